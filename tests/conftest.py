@@ -1,0 +1,55 @@
+"""Fixtures for all tests: the databases. Rows come from `tests/factories.py`, job functions from `tests/jobs.py`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from django.core.management import call_command
+
+from tests.databases import current_url, lane_of, using_database
+from tests.servers import EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_django import DjangoDbBlocker
+
+TEMPLATE = "durable_jobs_template"
+"""The database that each `private_database` is copied from; migrating is done once."""
+
+
+def pytest_report_header() -> str:
+    """Say which database this run is on."""
+    return f"database: {lane_of(current_url())}"
+
+
+@pytest.fixture(scope="session")
+def private_postgres(django_db_blocker: DjangoDbBlocker) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server that only this test run uses, to be crashed at will; started when first asked for.
+
+    It is part of the PostgreSQL lane; elsewhere the test is skipped.
+    """
+    if lane_of(current_url()) != "postgresql":
+        pytest.skip("crashes a PostgreSQL server: runs in the lane of that name")
+    with EmbeddedPostgres() as server:
+        with django_db_blocker.unblock(), using_database(server.create_database(TEMPLATE)):
+            call_command("migrate", run_syncdb=True, verbosity=0)
+        yield server
+
+
+@pytest.fixture
+def private_database(
+    private_postgres: EmbeddedPostgres, django_db_blocker: DjangoDbBlocker
+) -> Iterator[EmbeddedPostgres]:
+    """A running private server whose fresh, migrated database is this test's default connection.
+
+    The ORM, threads and `child_environment` all lead there, so no ``django_db`` mark is needed. The test may leave
+    the server down.
+    """
+    private_postgres.start()
+    name = f"private_{uuid4().hex}"
+    url = private_postgres.create_database(name, template=TEMPLATE)
+    with django_db_blocker.unblock(), using_database(url):
+        yield private_postgres
