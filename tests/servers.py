@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -82,9 +83,19 @@ class EmbeddedPostgres:
         return int((self.data / "postmaster.pid").read_text().splitlines()[0])
 
     def start(self) -> None:
-        """Start the server and return when it answers; does nothing if it runs."""
+        """Start the server unless it runs, and return when it takes connections (it does not while it recovers)."""
         if not self.running:
             self._control("start", "-w", "-t", str(START_SECONDS), "-o", f"-h '' -k '{self.data}'")
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.connect().close()
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
     def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
         """Stop the server and return when it is down; ``immediate`` is a crash, with recovery at the next start."""
@@ -101,14 +112,14 @@ class EmbeddedPostgres:
         psutil.wait_procs(processes, timeout=START_SECONDS)
 
     def kill_backend(self, pid: int | None = None) -> int:
-        """Send SIGKILL to one server process (else to that of a fresh connection); the server then resets all others.
+        """Send SIGKILL to one server process (else to that of a fresh connection) and return its process id.
 
-        Returns the process id that was killed.
+        The server then resets all others; this returns when it has done so, which a witness finds out by being reset.
         """
-        with suppress(psycopg.OperationalError), self.connect() as connection:
-            pid = pid or connection.info.backend_pid
+        with suppress(psycopg.OperationalError), self.connect() as witness, self.connect() as victim:
+            pid = pid or victim.info.backend_pid
             os.kill(pid, signal.SIGKILL)
-            connection.execute("SELECT 1")
+            witness.execute("SELECT pg_sleep(%s)", [START_SECONDS])
         if pid is None:
             raise RuntimeError("The server took no connection, so there was no process to kill.")
         return pid
