@@ -1,0 +1,108 @@
+"""Durable background jobs for Django, on the project's own database.
+
+The public names are loaded at first use, so that Django can import the app before its models may load.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backoff import Backoff
+    from .durable.call import acall, call
+    from .durable.context import JobContext, current_job
+    from .durable.decorator import durable_job
+    from .durable.handle import JobHandle
+    from .durable.job import DurableJob, aenqueue, enqueue, enqueue_many, get_job
+    from .errors import (
+        ArgumentError,
+        CallError,
+        DurableJobsError,
+        JobFailed,
+        JobNotFound,
+        LeaseLost,
+        NonDeterminism,
+        NoRetry,
+        OptionError,
+        RetryAfter,
+        SerializationError,
+        Snooze,
+        TransitionRefused,
+        UnknownDefinition,
+    )
+    from .operations.retry import retry
+    from .states import Status
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "backoff": ("Backoff",),
+    "durable.call": ("acall", "call"),
+    "durable.context": ("JobContext", "current_job"),
+    "durable.decorator": ("durable_job",),
+    "durable.handle": ("JobHandle",),
+    "durable.job": ("DurableJob", "aenqueue", "enqueue", "enqueue_many", "get_job"),
+    "errors": (
+        "ArgumentError",
+        "CallError",
+        "DurableJobsError",
+        "JobFailed",
+        "JobNotFound",
+        "LeaseLost",
+        "NoRetry",
+        "NonDeterminism",
+        "OptionError",
+        "RetryAfter",
+        "SerializationError",
+        "Snooze",
+        "TransitionRefused",
+        "UnknownDefinition",
+    ),
+    "operations.retry": ("retry",),
+    "states": ("Status",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ArgumentError",
+    "Backoff",
+    "CallError",
+    "DurableJob",
+    "DurableJobsError",
+    "JobContext",
+    "JobFailed",
+    "JobHandle",
+    "JobNotFound",
+    "LeaseLost",
+    "NoRetry",
+    "NonDeterminism",
+    "OptionError",
+    "RetryAfter",
+    "SerializationError",
+    "Snooze",
+    "Status",
+    "TransitionRefused",
+    "UnknownDefinition",
+    "acall",
+    "aenqueue",
+    "call",
+    "current_job",
+    "durable_job",
+    "enqueue",
+    "enqueue_many",
+    "get_job",
+    "retry",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

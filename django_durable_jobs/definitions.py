@@ -1,0 +1,213 @@
+"""What is known about a decorated function, and which values its options may have.
+
+Pure data: no database, no registry, no running. ``Options`` is also what ``.using(...)`` changes for one
+enqueue, so the rules for a value stand here once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from .backoff import Backoff
+from .errors import DefinitionError, OptionError, _as_delay
+from .serialization import ArgumentCodec, Codec
+
+MAX_ATTEMPTS: Final = 1000
+MAX_PRIORITY: Final = 100
+PRIORITY_NAMES: Final = {"critical": 100, "high": 50, "normal": 0, "low": -50}
+QUEUE_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
+NAME_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,199}")
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a job is enqueued. Fields that are ``None`` fall back to the project's setting, at enqueue."""
+
+    queue: str | None = None
+    priority: int | None = None
+    retries: int | None = None
+    backoff: Backoff | None = None
+    call_retries: int | None = None
+    call_backoff: Backoff | None = None
+    delay: timedelta | None = None
+    run_at: datetime | None = None
+    id: UUID | None = None
+
+    def changed(self, given: Mapping[str, object]) -> Options:
+        """Return a copy with the given options, each checked: ``OptionError`` names value and range."""
+        checked: dict[str, Any] = {}
+        for name, value in given.items():
+            rule = _RULES.get(name)
+            if rule is None:
+                near = difflib.get_close_matches(name, _RULES, n=1)
+                known = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(_RULES))}."
+                raise DefinitionError(f"There is no option {name!r}. {known}")
+            checked[name] = rule(value)
+        # The later word wins: a delay given now replaces a moment given earlier, and the other way round.
+        if checked.get("delay") is not None and checked.get("run_at") is not None:
+            raise OptionError("Give delay or run_at, not both.")
+        if checked.get("delay") is not None:
+            checked["run_at"] = None
+        elif checked.get("run_at") is not None:
+            checked["delay"] = None
+        return replace(self, **checked)
+
+
+def _shown(value: object) -> str:
+    return ascii(value)[:80] if isinstance(value, str) else f"{value!r:.80}"
+
+
+def check_queue(value: object) -> str:
+    """Return a usable queue name, or raise ``OptionError`` that shows the pattern."""
+    if isinstance(value, str) and QUEUE_PATTERN.fullmatch(value):
+        return str(value)
+    raise OptionError(
+        f"queue {_shown(value)} is not a usable name: letters, digits and _ . : - only, "
+        f"beginning with a letter or digit, at most 100 characters (pattern {QUEUE_PATTERN.pattern})."
+    )
+
+
+def check_priority(value: object) -> int:
+    """Return a priority as a number: -100 to 100 (higher runs first) or one of the names."""
+    if isinstance(value, str) and value in PRIORITY_NAMES:
+        return PRIORITY_NAMES[value]
+    if isinstance(value, int) and not isinstance(value, bool) and -MAX_PRIORITY <= value <= MAX_PRIORITY:
+        return int(value)
+    names = ", ".join(f"{name}={number}" for name, number in PRIORITY_NAMES.items())
+    raise OptionError(f"priority must be a whole number from -100 to 100 or a name ({names}), not {_shown(value)}.")
+
+
+def _check_count(name: str) -> Callable[[object], int]:
+    def check(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_ATTEMPTS:
+            return int(value)
+        raise OptionError(f"{name} must be a whole number from 0 to {MAX_ATTEMPTS - 1}, not {_shown(value)}.")
+
+    return check
+
+
+def _check_backoff(value: object) -> Backoff | None:
+    if value is None or isinstance(value, Backoff):
+        return value
+    raise OptionError(f"backoff must be a Backoff, e.g. Backoff.fixed(timedelta(seconds=10)), not {_shown(value)}.")
+
+
+def _check_delay(value: object) -> timedelta | None:
+    return None if value is None else _as_delay(value, "delay")  # type: ignore[arg-type]
+
+
+def _check_run_at(value: object) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise OptionError(f"run_at must be a datetime, not {type(value).__name__}.")
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise OptionError(f"run_at must have a time zone, {value.isoformat()} has none: use django.utils.timezone.")
+    try:
+        instant = value.astimezone(UTC)
+    except OverflowError:
+        instant = None
+    if instant is None or not EARLIEST <= instant <= LATEST:
+        raise OptionError(f"run_at must lie between 1970 and 9000, not {value.isoformat()}.")
+    return instant
+
+
+def _check_id(value: object) -> UUID | None:
+    if value is None or isinstance(value, UUID):
+        return value
+    raise OptionError(f"id must be a uuid.UUID, not {_shown(value)}.")
+
+
+_RULES: Final[dict[str, Callable[[object], Any]]] = {
+    "queue": check_queue,
+    "priority": check_priority,
+    "retries": _check_count("retries"),
+    "backoff": _check_backoff,
+    "call_retries": _check_count("call_retries"),
+    "call_backoff": _check_backoff,
+    "delay": _check_delay,
+    "run_at": _check_run_at,
+    "id": _check_id,
+}
+assert set(_RULES) == {entry.name for entry in fields(Options)}  # noqa: S101 -- a slip of ours, seen at import
+
+DECORATOR_OPTIONS: Final = frozenset(_RULES) - {"run_at", "id"}
+"""Options that make sense for every job of a definition; a moment or an id belong to one enqueue."""
+
+
+@dataclass(frozen=True, eq=False)
+class Definition:
+    """A function that can be stored by name and run later.
+
+    ``place`` is file and line, for messages; ``options`` are the decorator's.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    options: Options
+    is_async: bool
+    place: str
+
+    @functools.cached_property
+    def arguments(self) -> ArgumentCodec:
+        """How the function's arguments are checked, stored and read; built at the first use."""
+        return ArgumentCodec(self.function, self.name)
+
+    @functools.cached_property
+    def result(self) -> Codec:
+        """How the function's result is stored and read; from its return annotation."""
+        return Codec(return_annotation(self.function))
+
+
+def return_annotation(function: Callable[..., Any]) -> Any:
+    """Return the resolved return annotation of a function; ``Any`` when there is none to be had."""
+    try:
+        hints = inspect.get_annotations(inspect.unwrap(function), eval_str=True)
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return Any
+    return hints.get("return", Any)
+
+
+def define(function: Callable[..., Any], *, name: str | None = None, options: Mapping[str, object]) -> Definition:
+    """Check a decorated function and its options, and describe it; ``DefinitionError`` says what to change."""
+    if isinstance(function, (staticmethod, classmethod)):
+        raise DefinitionError("Put @durable_job on a plain function: static and class methods are not supported.")
+    if not inspect.isfunction(function):
+        raise DefinitionError(f"@durable_job needs a function defined with def, not {type(function).__name__}.")
+    inner = inspect.unwrap(function)
+    if not inspect.isfunction(inner):
+        raise DefinitionError(f"{function.__qualname__} wraps {type(inner).__name__}: @durable_job needs a function.")
+    if "<" in function.__qualname__ or "." in function.__qualname__:
+        raise DefinitionError(
+            f"{function.__module__}.{function.__qualname__} must be a function at module level "
+            "(no lambda, nested function or method): a worker has to find it by its name."
+        )
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        raise DefinitionError(f"{function.__qualname__} is a generator: durable jobs return a value, they do not yield.")
+    for option in given_not_for_decorator(options):
+        raise DefinitionError(f"{option!r} belongs to one enqueue: {function.__name__}.using({option}=...).enqueue(...).")
+    full_name = f"{function.__module__}.{function.__qualname__}" if name is None else name
+    if not isinstance(full_name, str) or not NAME_PATTERN.fullmatch(full_name):
+        raise DefinitionError(f"name {_shown(full_name)} does not match {NAME_PATTERN.pattern}.")
+    return Definition(
+        name=full_name,
+        function=function,
+        options=Options().changed(options),
+        is_async=inspect.iscoroutinefunction(function),
+        place=f"{inner.__code__.co_filename}:{inner.__code__.co_firstlineno}",
+    )
+
+
+def given_not_for_decorator(options: Mapping[str, object]) -> list[str]:
+    """Return the known options among the given ones that only ``.using`` takes."""
+    return [name for name in options if name in _RULES and name not in DECORATOR_OPTIONS]

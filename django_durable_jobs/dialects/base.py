@@ -1,0 +1,291 @@
+"""The portable dialect: every hot statement through the ORM, and the questions that other dialects answer anew.
+
+MariaDB and MySQL run on this. Each public method is one unit that either happens or does not; those that a
+worker calls open their own transaction. Every write by a worker compares its fencing token in the statement
+that writes.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from django.apps import apps
+from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
+from django.db.models import F, Q
+from django.db.models.functions import Greatest
+
+from ..states import TRANSITIONS, Status
+from .now import DatabaseNow
+from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, NewJob
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+
+Result = TypeVar("Result")
+
+RETRIES_OF_A_CONFLICT = 8
+"""How often a statement that lost against another one is repeated before its error is let out."""
+
+
+class Dialect:
+    """What the package needs from a database. Flags are questions; the default is the modest answer."""
+
+    has_notifications: ClassVar[bool] = False
+    """Can one connection wake another (LISTEN/NOTIFY)?"""
+    has_parallel_writers: ClassVar[bool] = True
+    """Can two connections write at once?"""
+    has_skip_locked: ClassVar[bool] = True
+    """Does a claim pass over rows that another claim has locked?"""
+
+    def __init__(self, alias: str) -> None:
+        """Serve the connection of this alias, each thread its own."""
+        self.alias = alias
+        self.clock_offset = timedelta(0)
+        """Moves the database's time; for tests only."""
+
+    @property
+    def connection(self) -> BaseDatabaseWrapper:
+        """The calling thread's connection."""
+        return connections[self.alias]
+
+    def model(self, name: str) -> Any:
+        """Return one of our models; models stand a floor above, so they are looked up, not imported."""
+        return apps.get_model("django_durable_jobs", name)
+
+    def table(self, name: str) -> str:
+        """Return the quoted table name of one of our models."""
+        return self.connection.ops.quote_name(self.model(name)._meta.db_table)
+
+    # Time ---------------------------------------------------------------------------------------------------
+
+    def now_sql(self) -> str:
+        """Return SQL for the present instant by the database's clock, moved by ``clock_offset``."""
+        return f"CURRENT_TIMESTAMP{self._offset_sql()}"
+
+    def _offset_sql(self) -> str:
+        seconds = self.clock_offset.total_seconds()
+        return f" + INTERVAL '{seconds}' SECOND" if seconds else ""
+
+    def tune_tables(self, schema_editor: BaseDatabaseSchemaEditor, *, back: bool) -> None:
+        """Set storage parameters of our tables, or take them back; called by a migration."""
+
+    # Connections --------------------------------------------------------------------------------------------
+
+    def prepare_worker_connection(self, connection: BaseDatabaseWrapper) -> None:
+        """Set what a worker's connection needs beyond the project's own options; called when it opens."""
+
+    def has_open_transaction(self, connection: BaseDatabaseWrapper) -> bool:
+        """Answer whether a transaction is open that Django does not know of."""
+        return False
+
+    def reset_session(self, connection: BaseDatabaseWrapper) -> None:
+        """Undo what a job's code may have left in its thread's session, after the transaction is closed."""
+
+    def database_problems(self) -> list[tuple[str, str, str]]:
+        """Return (check id, message, hint) for what this database or its settings cannot give us."""
+        return []
+
+    def database_warnings(self) -> list[tuple[str, str, str]]:
+        """Return the same for what works, but not well."""
+        return []
+
+    def is_conflict(self, error: Exception) -> bool:
+        """Answer whether ``error`` says that another transaction was in the way, so that repeating helps."""
+        return False
+
+    def is_disconnect(self, error: Exception) -> bool:
+        """Answer whether ``error`` says that the database is away or read-only for now."""
+        return isinstance(error, (InterfaceError, OperationalError))
+
+    def in_own_transaction(self, work: Callable[[], Result]) -> Result:
+        """Run ``work`` in one transaction, again when it loses against another one (deadlock, lock wait).
+
+        Inside a caller's transaction it runs once: repeating would repeat only half of it.
+        """
+        if self.connection.in_atomic_block:
+            with transaction.atomic(using=self.alias):
+                return work()
+        for attempt in range(RETRIES_OF_A_CONFLICT + 1):
+            try:
+                with transaction.atomic(using=self.alias):
+                    return work()
+            except Exception as error:
+                if attempt == RETRIES_OF_A_CONFLICT or not self.is_conflict(error):
+                    raise
+            time.sleep(random.uniform(0, 0.002 * 2**attempt))  # noqa: S311 -- spreads contenders, no secret
+        raise AssertionError("unreachable")
+
+    # Enqueue ------------------------------------------------------------------------------------------------
+
+    def insert_jobs(self, jobs: Sequence[NewJob]) -> None:
+        """Store new jobs, all or none. Runs inside the caller's transaction if there is one."""
+        job_model = self.model("Job")
+        job_model.objects.using(self.alias).bulk_create(
+            [
+                job_model(
+                    id=job.id,
+                    definition=job.definition,
+                    queue=job.queue,
+                    rank=job.rank,
+                    payload=job.payload,
+                    max_attempts=job.max_attempts,
+                    options=job.options,
+                    created_at=DatabaseNow(),
+                    status=self.first_status(job).value,
+                    run_at=DatabaseNow() + job.delay if job.delay is not None else job.run_at,
+                )
+                for job in jobs
+            ],
+            batch_size=500,
+        )
+
+    @staticmethod
+    def first_status(job: NewJob) -> Status:
+        """Return the status a new job is stored with: scheduled when it is due later."""
+        return Status.PENDING if job.run_at is None and job.delay is None else Status.SCHEDULED
+
+    def add_queues(self, names: Iterable[str]) -> None:
+        """Make sure that these queues have a row."""
+        queue = self.model("Queue")
+        queue.objects.using(self.alias).bulk_create(
+            [queue(name=name) for name in sorted(names)], ignore_conflicts=True
+        )
+
+    def notify(self, payloads: Iterable[str]) -> None:
+        """Wake listening workers when the present transaction commits; a hint that may be lost."""
+
+    # Claim and finish ---------------------------------------------------------------------------------------
+
+    def claim(self, claim: Claim) -> list[Claimed]:
+        """Take up to the wanted number of pending jobs of each queue, in claim order.
+
+        Exactly one worker gets a job. Never more rows than wanted.
+        """
+        return self.in_own_transaction(lambda: self._claim(claim))
+
+    def complete(self, completions: Sequence[Completion]) -> set[UUID]:
+        """Store results, group commit: return the ids that took effect; the others' leases were lost."""
+        return self.in_own_transaction(lambda: self._complete(completions))
+
+    def complete_and_claim(self, completions: Sequence[Completion], claim: Claim) -> tuple[set[UUID], list[Claimed]]:
+        """Do both in one transaction: one commit for the work done and the work to do."""
+        return self.in_own_transaction(lambda: (self._complete(completions), self._claim(claim)))
+
+    def _claim(self, claim: Claim) -> list[Claimed]:
+        jobs = self.model("Job").objects.using(self.alias)
+        side = Q(rescues__gt=0) if claim.rescued else Q(rescues=0)
+        claimed: list[Claimed] = []
+        for queue, amount in claim.wants:
+            rows = list(
+                jobs.pending()
+                .filter(side, queue=queue)
+                .in_claim_order()
+                .select_for_update(skip_locked=True)
+                .values_list(*Claimed._fields, named=False)[:amount]
+            )
+            if not rows:
+                continue
+            jobs.pending().filter(id__in=[row[0] for row in rows]).update(
+                status=TRANSITIONS["claim"].target.value,
+                token=F("token") + 1,
+                max_attempts=Greatest(F("max_attempts"), F("attempt") + 1),
+                attempt=F("attempt") + 1,
+                worker_id=claim.worker_id,
+                started_at=DatabaseNow(),
+                lease_expires_at=DatabaseNow() + claim.lease,
+            )
+            # The rows are locked since they were read, so the new values are known without reading again.
+            claimed += [
+                row._replace(token=row.token + 1, attempt=row.attempt + 1, max_attempts=max(row.max_attempts, row.attempt + 1))
+                for row in map(Claimed._make, rows)
+            ]
+        return claimed
+
+    def _complete(self, completions: Sequence[Completion]) -> set[UUID]:
+        jobs = self.model("Job").objects.using(self.alias)
+        return {
+            completion.id
+            for completion in sorted(completions)
+            if jobs.running()
+            .filter(id=completion.id, token=completion.token)
+            .update(
+                status=TRANSITIONS["complete"].target.value,
+                result=completion.result,
+                finished_at=DatabaseNow(),
+                worker_id=None,
+                lease_expires_at=None,
+            )
+        }
+
+    # Leases -------------------------------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """Return the present instant by the database's clock, aware, in UTC."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"SELECT {self.now_sql()}", [])
+            (value,) = cursor.fetchone()
+        found = datetime.fromisoformat(value) if isinstance(value, str) else value
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+    def renew(self, worker_id: int, leases: Sequence[Held], length: timedelta) -> set[Held]:
+        """Extend these leases; return those that are still held."""
+        def work() -> set[Held]:
+            jobs = self.model("Job").objects.using(self.alias).held_by(worker_id).filter(id__in=[held.id for held in leases])
+            present = {Held(*row) for row in jobs.order_by("id").select_for_update().values_list("id", "token")}
+            still = present & set(leases)
+            jobs.filter(id__in=[held.id for held in still]).update(lease_expires_at=DatabaseNow() + length)
+            return still
+
+        return self.in_own_transaction(work)
+
+    # Checkpoints --------------------------------------------------------------------------------------------
+
+    def save_checkpoints(self, rows: Sequence[NewCheckpoint]) -> set[tuple[UUID, str]]:
+        """Store checkpoints of several jobs in one commit; return the (job, key) that are stored.
+
+        The rows of the jobs are locked under their tokens first: a bare guarded INSERT would let a worker
+        that lost its lease slip a row in beside the next attempt.
+        """
+        return self.in_own_transaction(lambda: self._save_checkpoints(rows))
+
+    def _save_checkpoints(self, rows: Sequence[NewCheckpoint]) -> set[tuple[UUID, str]]:
+        tokens = {row.job_id: row.token for row in rows}
+        held = (
+            self.model("Job").objects.using(self.alias)
+            .running()
+            .filter(id__in=tokens)
+            .order_by("id")
+            .select_for_update()
+            .values_list("id", "token")
+        )
+        owned = {id_ for id_, token in held if tokens[id_] == token}
+        kept = [row for row in rows if row.job_id in owned]
+        table = self.model("Checkpoint").objects.using(self.alias)
+        try:
+            with transaction.atomic(using=self.alias):
+                table.bulk_create([table.model(**_without_token(row)) for row in kept])
+        except IntegrityError:
+            # A key is there already: an earlier try of ours whose answer was lost. What is stored stays.
+            for row in kept:
+                self._save_or_recognise(row)
+        return {(row.job_id, row.key) for row in kept}
+
+    def _save_or_recognise(self, row: NewCheckpoint) -> None:
+        values = _without_token(row)
+        place = {name: values.pop(name) for name in ("job_id", "generation", "key")}
+        stored, created = self.model("Checkpoint").objects.using(self.alias).get_or_create(**place, defaults=values)
+        if not created and any(getattr(stored, name) != value for name, value in values.items()):
+            raise IntegrityError(f"Checkpoint {row.key} of job {row.job_id} is stored with another value.")
+
+
+def _without_token(row: NewCheckpoint) -> dict[str, Any]:
+    values = row._asdict()
+    del values["token"]
+    return values

@@ -1,0 +1,64 @@
+"""MariaDB (10.6 or later) and MySQL (8.0.1 or later): the portable statements, with their own clock and errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from django.db import DatabaseError
+
+from .base import Dialect
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+CONFLICTS: Final = frozenset({1205, 1213, 1020})
+"""Lock wait timeout, deadlock, and MariaDB's "record has changed since last read"."""
+AWAY: Final = frozenset({1053, 1290, 1792, 1836, 1927, 2002, 2003, 2006, 2013, 2055, 4031})
+"""Server shutting down, read-only, killed connection, and the client's ways to say that nobody answers."""
+
+
+class MySQL(Dialect):
+    """MariaDB and MySQL."""
+
+    minimum: ClassVar = {True: (10, 6), False: (8, 0, 1)}
+
+    def now_sql(self) -> str:
+        """Return the statement's time; Django keeps the session's time zone at UTC."""
+        seconds = self.clock_offset.total_seconds()
+        return f"(UTC_TIMESTAMP(6) + INTERVAL {seconds:.6f} SECOND)" if seconds else "UTC_TIMESTAMP(6)"
+
+    def prepare_worker_connection(self, connection: BaseDatabaseWrapper) -> None:
+        """Claim at READ COMMITTED: at REPEATABLE READ a claim locks gaps and sees a stale snapshot."""
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+
+    def is_conflict(self, error: Exception) -> bool:
+        """Answer whether a deadlock or a lock wait ended the statement."""
+        return isinstance(error, DatabaseError) and bool(error.args) and error.args[0] in CONFLICTS
+
+    def is_disconnect(self, error: Exception) -> bool:
+        """Answer whether the server is away; other operational errors are answers."""
+        if not isinstance(error, DatabaseError):
+            return False
+        number = error.args[0] if error.args else 0
+        # PyMySQL says (0, '') for a connection that is closed already.
+        return number in AWAY or (number == 0 and super().is_disconnect(error))
+
+    def database_problems(self) -> list[tuple[str, str, str]]:
+        """Refuse servers without SKIP LOCKED."""
+        from django.db.backends.mysql.base import DatabaseWrapper  # noqa: PLC0415 -- only with a MySQL driver
+
+        connection = self.connection
+        assert isinstance(connection, DatabaseWrapper)  # noqa: S101 -- narrows the type
+        least = self.minimum[connection.mysql_is_mariadb]
+        if connection.mysql_version >= least:
+            return []
+        name = "MariaDB" if connection.mysql_is_mariadb else "MySQL"
+        found, wanted = (".".join(map(str, version)) for version in (connection.mysql_version, least))
+        return [
+            (
+                "E006",
+                f"The jobs' database {self.alias!r} is {name} {found}, which has no SKIP LOCKED.",
+                f"Use {name} {wanted} or later.",
+            )
+        ]

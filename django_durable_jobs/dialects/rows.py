@@ -1,0 +1,84 @@
+"""The plain tuples that travel between operations and dialects on the hot path: rows, not model instances."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+
+class NewJob(NamedTuple):
+    """A job that is to be stored. ``run_at`` or ``delay`` is set for one that is due later."""
+
+    id: UUID
+    definition: str
+    queue: str
+    rank: int
+    payload: str
+    max_attempts: int
+    options: str | None
+    run_at: datetime | None
+    delay: timedelta | None
+
+
+class Want(NamedTuple):
+    """How many jobs of a queue a worker takes now."""
+
+    queue: str
+    amount: int
+
+
+class Claim(NamedTuple):
+    """What the claims of one round have in common.
+
+    ``rescued`` picks the other half of the queue: jobs that were lost with a worker, which a process claims
+    alone.
+    """
+
+    worker_id: int
+    lease: timedelta
+    wants: list[Want]
+    rescued: bool = False
+
+
+class Claimed(NamedTuple):
+    """A job as its new holder sees it."""
+
+    id: UUID
+    token: int
+    queue: str
+    definition: str
+    payload: str
+    attempt: int
+    max_attempts: int
+    generation: int
+    rank: int
+    options: str | None
+
+
+class Completion(NamedTuple):
+    """A job that returned, with the token it was run under."""
+
+    id: UUID
+    token: int
+    result: str | None
+
+
+class Held(NamedTuple):
+    """A lease: which job, under which token."""
+
+    id: UUID
+    token: int
+
+
+class NewCheckpoint(NamedTuple):
+    """A call's result, with the token it was made under. Either ``result`` or ``error`` is set."""
+
+    job_id: UUID
+    token: int
+    generation: int
+    key: str
+    name: str
+    kind: str
+    result: str | None
+    error: str | None

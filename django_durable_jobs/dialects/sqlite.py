@@ -1,0 +1,180 @@
+"""SQLite (3.35 or later): one machine, one writer at a time. Claim and finish are single statements.
+
+A statement that writes takes the write lock before it reads, so two workers never decide on the same
+snapshot; a transaction of several statements begins IMMEDIATE for the same reason.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from uuid import UUID
+
+import msgspec
+from django.db import OperationalError
+
+from ..states import TRANSITIONS, Status
+from .base import Dialect
+from .rows import Claim, Claimed, Completion, NewJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+MINIMUM: Final = (3, 35, 0)
+BUSY_TIMEOUT: Final = 5000
+"""Milliseconds a statement waits for the write lock."""
+_RUNNING: Final = Status.RUNNING.value
+
+
+class SQLite(Dialect):
+    """SQLite, on a file in WAL mode."""
+
+    has_parallel_writers: ClassVar[bool] = False
+    has_skip_locked: ClassVar[bool] = False
+
+    def now_sql(self) -> str:
+        """Return the time in the form that Django stores, with its six digits."""
+        shift = f", '{self.clock_offset.total_seconds():+.3f} seconds'" if self.clock_offset else ""
+        return f"(strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now'{shift}) || '000')"
+
+    def _later_sql(self, seconds: float) -> str:
+        shift = seconds + self.clock_offset.total_seconds()
+        return f"(strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '{shift:+.3f} seconds') || '000')"
+
+    def prepare_worker_connection(self, connection: BaseDatabaseWrapper) -> None:
+        """Use WAL, wait for the lock, and begin transactions with it."""
+        connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
+
+    def is_conflict(self, error: Exception) -> bool:
+        """Answer whether another connection had the lock."""
+        return isinstance(error, OperationalError) and "locked" in str(error)
+
+    def is_disconnect(self, error: Exception) -> bool:
+        """Answer whether the file cannot be used for now: locked, full disk, unreadable."""
+        return isinstance(error, OperationalError)
+
+    def database_problems(self) -> list[tuple[str, str, str]]:
+        """Refuse versions without RETURNING."""
+        if sqlite3.sqlite_version_info >= MINIMUM:
+            return []
+        return [("E006", f"SQLite {sqlite3.sqlite_version} has no RETURNING.", "Use SQLite 3.35 or later.")]
+
+    def database_warnings(self) -> list[tuple[str, str, str]]:
+        """Warn about a database that only one process sees, and about settings that fail under two writers."""
+        settings = self.connection.settings_dict
+        name = str(settings["NAME"])
+        if name == ":memory:" or "mode=memory" in name or not name:
+            return [("W006", f"The jobs' database {self.alias!r} is SQLite in memory.", "A worker cannot see it: use a file.")]
+        options = settings.get("OPTIONS", {})
+        wanted = (
+            '"OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 5, "init_command": "PRAGMA journal_mode = WAL"}'
+        )
+        if str(options.get("transaction_mode", "")).upper() not in {"IMMEDIATE", "EXCLUSIVE"}:
+            return [
+                (
+                    "W007",
+                    f"Transactions of the SQLite database {self.alias!r} begin without the write lock.",
+                    f'Beside a worker they can end with "database is locked". Put {wanted} into DATABASES.',
+                )
+            ]
+        if "journal_mode" not in str(options.get("init_command", "")).lower():
+            return [
+                (
+                    "W008",
+                    f"The SQLite database {self.alias!r} is not set to WAL.",
+                    f"Readers would wait for writers. Put {wanted} into DATABASES.",
+                )
+            ]
+        return []
+
+    def in_own_transaction(self, work: Callable[[], Any]) -> Any:
+        """Run ``work`` in a transaction that has the write lock from its first moment."""
+        connection = self.connection
+        if connection.in_atomic_block:
+            return super().in_own_transaction(work)
+        connection.ensure_connection()
+        before = connection.transaction_mode  # type: ignore[attr-defined]
+        connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]
+        try:
+            return super().in_own_transaction(work)
+        finally:
+            connection.transaction_mode = before  # type: ignore[attr-defined]
+
+    def insert_jobs(self, jobs: Sequence[NewJob]) -> None:
+        """Insert with one prepared statement; a model instance per job would cost five times as much."""
+        now = self.now_sql()
+        later: dict[float, list[tuple[Any, ...]]] = {}
+        plain: list[tuple[Any, ...]] = []
+        adapt = self.connection.ops.adapt_datetimefield_value
+        for job in jobs:
+            row = (
+                job.id.hex,
+                job.definition,
+                job.queue,
+                job.rank,
+                job.payload,
+                job.max_attempts,
+                job.options,
+                self.first_status(job).value,
+            )
+            if job.delay is not None:
+                later.setdefault(job.delay.total_seconds(), []).append(row)
+            else:
+                plain.append((*row, adapt(job.run_at)))
+        columns = "id, definition, queue, rank, payload, max_attempts, options, status, run_at, created_at"
+        head = f"INSERT INTO {self.table('Job')} ({columns}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, "
+        with self.connection.cursor() as cursor:
+            if plain:
+                cursor.executemany(f"{head}%s, {now})", plain)
+            for seconds, rows in later.items():
+                cursor.executemany(f"{head}{self._later_sql(seconds)}, {now})", rows)
+
+    def _claim(self, claim: Claim) -> list[Claimed]:
+        verb = TRANSITIONS["claim"]
+        (source,) = verb.sources
+        side = "> 0" if claim.rescued else "= 0"
+        sql = f"""
+            UPDATE {self.table("Job")} SET
+                status = '{verb.target}', token = token + 1, attempt = attempt + 1,
+                max_attempts = max(max_attempts, attempt + 1), worker_id = %s,
+                started_at = {self.now_sql()}, lease_expires_at = {self._later_sql(claim.lease.total_seconds())}
+            WHERE id IN (
+                SELECT id FROM {self.table("Job")}
+                WHERE status = '{source}' AND queue = %s AND rescues {side}
+                ORDER BY rank, id LIMIT %s
+            ) AND status = '{source}'
+            RETURNING {", ".join(Claimed._fields)}
+        """  # noqa: S608 -- names from _meta and the table of transitions
+        claimed: list[Claimed] = []
+        with self.connection.cursor() as cursor:
+            for queue, amount in claim.wants:
+                cursor.execute(sql, [claim.worker_id, queue, amount])
+                rows = [Claimed(UUID(row[0]), *row[1:]) for row in cursor.fetchall()]
+                claimed += sorted(rows, key=lambda row: (row.rank, row.id))
+        return claimed
+
+    def _complete(self, completions: Sequence[Completion]) -> set[UUID]:
+        if not completions:
+            return set()
+        verb = TRANSITIONS["complete"]
+        given = msgspec.json.encode([(row.id.hex, row.token, row.result) for row in completions]).decode()
+        sql = f"""
+            UPDATE {self.table("Job")} AS job SET
+                status = '{verb.target}', result = given.result, finished_at = {self.now_sql()},
+                worker_id = NULL, lease_expires_at = NULL
+            FROM (
+                SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS token,
+                       json_extract(value, '$[2]') AS result
+                FROM json_each(%s)
+            ) AS given
+            WHERE job.id = given.id AND job.token = given.token AND job.status = '{_RUNNING}'
+            RETURNING job.id
+        """  # noqa: S608 -- as above
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, [given])
+            return {UUID(id_) for (id_,) in cursor.fetchall()}

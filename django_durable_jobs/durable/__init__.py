@@ -1,0 +1,1 @@
+"""What users write: the decorator, handles on jobs, and the durable calls inside a job."""

@@ -1,0 +1,41 @@
+"""``@durable_job``: register a function so that workers can run it by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
+
+from .. import registry
+from ..definitions import define
+from .job import DurableJob
+from .options import JobOptions
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@overload
+def durable_job(function: Callable[P, R], /) -> DurableJob[P, R]: ...
+@overload
+def durable_job(
+    *, name: str | None = None, **options: Unpack[JobOptions]
+) -> Callable[[Callable[P, R]], DurableJob[P, R]]: ...
+def durable_job(function: Callable[..., Any] | None = None, /, *, name: str | None = None, **options: Any) -> Any:
+    """Make a function at module level a durable job: ``@durable_job`` or ``@durable_job(queue="mail", retries=5)``.
+
+    ``name`` is what is stored with each job, ``module.function`` unless given: give one to be free to move the
+    function later. Options: ``queue``, ``priority`` (-100 to 100 or critical, high, normal, low), ``retries``
+    (attempts after the first), ``backoff``, ``call_retries`` and ``call_backoff`` (of durable calls inside the
+    job), ``delay``. Raises ``DefinitionError`` or ``OptionError`` at import.
+    """
+    if function is not None:
+        return _register(function, name, options)
+    return lambda decorated: _register(decorated, name, options)
+
+
+def _register(function: Callable[..., Any], name: str | None, options: dict[str, Any]) -> DurableJob[..., Any]:
+    if isinstance(function, DurableJob):
+        function = function.definition.function
+    definition = define(function, name=name, options=options)
+    registry.register(definition)
+    return DurableJob(definition)

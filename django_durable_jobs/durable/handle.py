@@ -1,0 +1,93 @@
+"""A job that was enqueued, as the code that enqueued it sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+
+from .. import registry
+from ..clock import SYSTEM
+from ..errors import JobFailed, JobNotFound, UnknownDefinition
+from ..operations.database import jobs
+from ..serialization import decode
+from ..states import FINAL, Status
+
+if TYPE_CHECKING:
+    from ..models import Job
+
+R = TypeVar("R")
+
+LONGEST_LOOK = 1.0
+"""Seconds between two looks at most, while waiting for a result."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobHandle(Generic[R]):
+    """Id and definition of an enqueued job; every question asks the database anew."""
+
+    id: UUID
+    definition: str
+
+    def job(self) -> Job:
+        """Return the stored job; ``JobNotFound`` when its transaction rolled back or it was deleted."""
+        found = jobs().filter(id=self.id).first()
+        if found is None:
+            raise JobNotFound(f"There is no job {self.id}: not committed, or deleted.")
+        return found
+
+    @property
+    def status(self) -> Status:
+        """The present status."""
+        return Status(self.job().status)
+
+    def result(self, timeout: float | None = 0) -> R:
+        """Return the job's result, waiting up to ``timeout`` seconds for it (``None``: without limit).
+
+        Raises ``JobFailed`` when the job ended without a result and ``TimeoutError`` when it has not ended. Do
+        not wait inside a job: it would hold its slot; use ``call()``.
+        """
+        deadline = None if timeout is None else SYSTEM.monotonic() + timeout
+        pause, never = 0.005, threading.Event()
+        while True:
+            job = self.job()
+            if Status(job.status) in FINAL:
+                return self._result_of(job)
+            left = LONGEST_LOOK if deadline is None else deadline - SYSTEM.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"Job {self.id} is {job.status}: no result within {timeout} seconds.")
+            SYSTEM.wait(never, min(pause, left, LONGEST_LOOK))
+            pause *= 1.5
+
+    async def aresult(self, timeout: float | None = 0) -> R:  # noqa: ASYNC109 -- the same signature as result()
+        """Do what ``result`` does without blocking the event loop."""
+        deadline = None if timeout is None else SYSTEM.monotonic() + timeout
+        pause = 0.005
+        while True:
+            try:
+                return await sync_to_async(self.result)(0)
+            except TimeoutError:
+                if deadline is not None and SYSTEM.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(min(pause, LONGEST_LOOK))
+            pause *= 1.5
+
+    def _result_of(self, job: Job) -> R:
+        if Status(job.status) is not Status.COMPLETED:
+            raise JobFailed(f"Job {self.id} ({self.definition}) is {job.status}: {job.last_error or 'no error recorded'}")
+        if job.result is None:
+            return None  # type: ignore[return-value]
+        return result_value(self.definition, job.result)
+
+
+def result_value(definition: str, text: str) -> Any:
+    """Read a stored result with the types of the definition, or plainly where it is not known here."""
+    try:
+        codec = registry.get(definition).result
+    except UnknownDefinition:
+        return decode(text)
+    return codec.decode(text)

@@ -1,0 +1,149 @@
+"""Every exception of the package, in one tree.
+
+::
+
+    DurableJobsError
+    ├── ArgumentError (TypeError)          arguments do not fit the function
+    ├── SerializationError (TypeError)     a value cannot be stored, or a stored text cannot be read
+    ├── DefinitionError (TypeError)        a decorator that cannot work, at import
+    ├── OptionError (ValueError)           an option's value is out of its range
+    ├── UnknownDefinition (LookupError)    no durable job has this name
+    ├── JobNotFound (LookupError)          no such job
+    ├── TransitionRefused                  the job's status does not allow this order
+    ├── NotInJob (RuntimeError)            a durable call outside a running job
+    ├── OpenTransaction (RuntimeError)     a plain durable call inside ``atomic()``
+    ├── NonDeterminism (RuntimeError)      replay met another call than the recorded one
+    ├── WorkerNameTaken                    a live worker has this id
+    ├── JobFailed                          ``result()`` of a job that did not complete
+    └── CallError                          a stored error whose class this process does not know
+
+    Control flow, raised by a job's own code:
+    NoRetry, RetryAfter, Snooze            (``Exception``)
+
+    Raised *into* a job's code; a ``BaseException`` so that ``except Exception`` lets it pass:
+    Interrupted
+    └── LeaseLost
+
+The docstring of a class is its default message. A message says what was given, what is allowed and what to
+do next.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+
+class DurableJobsError(Exception):
+    """Something about a durable job went wrong."""
+
+    def __init__(self, message: str = "") -> None:
+        """Take the message, or the first line of the class's docstring."""
+        super().__init__(message or (self.__doc__ or "").partition("\n")[0])
+
+
+class ArgumentError(DurableJobsError, TypeError):
+    """The arguments do not fit the function's signature."""
+
+
+class SerializationError(DurableJobsError, TypeError):
+    """The value cannot be stored, or what was stored cannot be read back."""
+
+
+class DefinitionError(DurableJobsError, TypeError):
+    """This function cannot be a durable job."""
+
+
+class OptionError(DurableJobsError, ValueError):
+    """The value of an option is out of its range."""
+
+
+class UnknownDefinition(DurableJobsError, LookupError):
+    """No durable job is registered under this name."""
+
+
+class JobNotFound(DurableJobsError, LookupError):
+    """There is no such job."""
+
+
+class TransitionRefused(DurableJobsError):
+    """The status of the job does not allow this order."""
+
+
+class NotInJob(DurableJobsError, RuntimeError):
+    """This works inside a running durable job only."""
+
+
+class OpenTransaction(DurableJobsError, RuntimeError):
+    """A durable call was made inside an open transaction.
+
+    Its checkpoint and its effects could not be kept or dropped together.
+    """
+
+
+class NonDeterminism(DurableJobsError, RuntimeError):
+    """The job's code made another durable call than the one recorded at this place."""
+
+
+class WorkerNameTaken(DurableJobsError):
+    """A live worker already uses this worker id."""
+
+
+class JobFailed(DurableJobsError):
+    """The job ended without a result."""
+
+
+class CallError(DurableJobsError):
+    """A recorded error whose class is not known to this process."""
+
+    def __init__(self, type_name: str = "", message: str = "") -> None:
+        """Keep the recorded class name and message as text."""
+        super().__init__(f"{type_name}: {message}" if type_name else message)
+        self.type_name = type_name
+        self.message = message
+
+
+def _as_delay(delay: timedelta | float, what: str) -> timedelta:
+    """Turn seconds or a timedelta into a timedelta of zero or more, at most ten years."""
+    if isinstance(delay, bool) or not isinstance(delay, (timedelta, int, float)):
+        raise OptionError(f"{what} must be a timedelta or a number of seconds, not {type(delay).__name__}.")
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+    if math.isnan(seconds) or not 0 <= seconds <= 10 * 366 * 86_400:
+        raise OptionError(f"{what} must lie between 0 seconds and ten years, got {delay!r}.")
+    return timedelta(seconds=seconds)
+
+
+class NoRetry(Exception):  # noqa: N818 -- an order, not an error: reads as ``raise NoRetry(...)``
+    """Fail the job at once, whatever attempts are left: ``raise NoRetry(error)`` or ``NoRetry("why")``."""
+
+    def __init__(self, reason: BaseException | str = "the job asked for no retry") -> None:
+        """Take the error that is to be recorded, or a sentence."""
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RetryAfter(Exception):  # noqa: N818 -- an order, as above
+    """End this attempt as failed and start the next one after ``delay`` (seconds or timedelta)."""
+
+    def __init__(self, delay: timedelta | float, reason: BaseException | str = "the job asked for a retry") -> None:
+        """Take the delay, and the error that is to be recorded."""
+        super().__init__(delay, reason)
+        self.delay = _as_delay(delay, "RetryAfter's delay")
+        self.reason = reason
+
+
+class Snooze(Exception):  # noqa: N818 -- an order, as above
+    """Come back after ``delay`` (seconds or timedelta); the attempt is not counted."""
+
+    def __init__(self, delay: timedelta | float) -> None:
+        """Take the delay."""
+        super().__init__(delay)
+        self.delay = _as_delay(delay, "Snooze's delay")
+
+
+class Interrupted(BaseException):
+    """The worker asks this job's code to stop; the job goes on elsewhere or later."""
+
+
+class LeaseLost(Interrupted):
+    """Another worker may hold this job now: nothing that this attempt writes counts any more."""

@@ -1,0 +1,43 @@
+"""Identifiers: UUIDv7 for jobs (they sort by creation), UUIDv5 for what must be derived again and again."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+__all__ = ["idempotency_key", "lowest_id_at", "new_id", "parse_id"]
+
+CALL_NAMESPACE: Final = UUID("6a4f3a53-1d0e-5b6d-9d2b-0b8a5f1c7e11")
+"""Our own namespace for keys of calls; a constant for ever, since outside systems remember the keys."""
+
+
+def new_id() -> UUID:
+    """Make a job id: UUIDv7 (RFC 9562), never smaller than one made before in this process."""
+    return uuid7()
+
+
+def lowest_id_at(instant: datetime) -> UUID:
+    """Return the smallest UUIDv7 of an instant: all ids made before are smaller (RFC 9562: milliseconds first)."""
+    return UUID(int=max(0, int(instant.timestamp() * 1000)) << 80)
+
+
+def idempotency_key(job_id: UUID, call_key: str) -> UUID:
+    """Derive the key that outside systems may use to recognise a repeated call.
+
+    The same job and call give the same key in every attempt, on every host.
+    """
+    return uuid.uuid5(CALL_NAMESPACE, f"{job_id}/{call_key}")
+
+
+def parse_id(value: object) -> UUID | None:
+    """Read a job id from text; ``None`` when it is none (the caller says "no such job")."""
+    if isinstance(value, UUID):
+        return value
+    try:
+        return UUID(str(value))
+    except ValueError:
+        return None

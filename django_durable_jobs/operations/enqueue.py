@@ -1,0 +1,170 @@
+"""Storing new jobs: checked in the caller, inserted in the caller's transaction."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from django.db import IntegrityError, connections, transaction
+
+from ..conf import Settings, get_settings
+from ..definitions import Definition, Options
+from ..dialects import Dialect, dialect_of
+from ..dialects.rows import NewJob
+from ..errors import DurableJobsError, OptionError
+from ..faults import fault
+from ..ids import new_id
+from ..models import Job
+
+NOTIFY_PAUSE: Final = 0.005
+"""Seconds between two notifications of one queue by one process. A commit that notifies takes a lock of the whole
+server; a worker that was woken looks again after 10 ms, so nothing waits for the notification that was left out."""
+STORED_OPTIONS: Final = ("backoff", "call_retries", "call_backoff")
+"""Options that the worker needs later; they are stored only where one enqueue differs from the definition."""
+
+_queues_with_row: set[tuple[str, str, str]] = set()
+_notified: dict[tuple[str, str], float] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of a definition that is to become a job."""
+
+    definition: Definition
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: Options
+
+
+def enqueue(requests: Sequence[Request]) -> list[UUID]:
+    """Store the jobs and return their ids, in order: all or none.
+
+    Runs in the caller's transaction if one is open on the jobs' database: then the jobs are there when it
+    commits, and never were when it rolls back. Arguments are checked before any SQL; with several requests the
+    error names the index of the bad one (counted from 0).
+    """
+    settings = get_settings()
+    dialect = dialect_of(settings.database)
+    jobs = _prepare(requests, settings)
+    given = [job for job, request in zip(jobs, requests, strict=True) if request.options.id is not None]
+    if given:
+        return _store_with_given_ids(jobs, given, dialect, settings)
+    _store(jobs, dialect, settings)
+    return [job.id for job in jobs]
+
+
+def _prepare(requests: Sequence[Request], settings: Settings) -> list[NewJob]:
+    jobs = []
+    for index, request in enumerate(requests):
+        try:
+            jobs.append(_new_job(request, settings))
+        except DurableJobsError as error:
+            if len(requests) > 1:
+                error.args = (f"Job {index} of {len(requests)}: {error}", *error.args[1:])
+            raise
+    return jobs
+
+
+def _new_job(request: Request, settings: Settings) -> NewJob:
+    definition, options = request.definition, request.options
+    retries = settings.retries if options.retries is None else options.retries
+    priority = settings.priority if options.priority is None else options.priority
+    return NewJob(
+        id=options.id or new_id(),
+        definition=definition.name,
+        queue=options.queue or settings.default_queue,
+        rank=-priority,
+        payload=definition.arguments.dump(request.args, request.kwargs, settings.argument_limit),
+        max_attempts=retries + 1,
+        options=None if options is definition.options else stored_options(options, definition.options),
+        run_at=options.run_at,
+        delay=options.delay,
+    )
+
+
+def stored_options(options: Options, usual: Options) -> str | None:
+    """Return the overrides that the worker needs as JSON, or ``None`` when the definition's own hold."""
+    changed: dict[str, Any] = {}
+    for name in STORED_OPTIONS:
+        value = getattr(options, name)
+        if value != getattr(usual, name) and value is not None:
+            changed[name] = value if isinstance(value, int) else value.to_form()
+    return json.dumps(changed) if changed else None
+
+
+def _store(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
+    if not jobs:
+        return
+    queues = {job.queue for job in jobs}
+    _ensure_queues(queues, dialect)
+    notify = settings.notify and dialect.has_notifications
+    if len(jobs) == 1:
+        dialect.insert_jobs(jobs)
+        if notify:
+            _notify(_payloads(jobs), dialect)
+    else:
+        with transaction.atomic(using=dialect.alias, savepoint=False):
+            dialect.insert_jobs(jobs)
+            if notify:
+                dialect.notify(_payloads(jobs))
+    fault("enqueued")
+
+
+def _payloads(jobs: Iterable[NewJob]) -> list[str]:
+    """Say what workers should look at: a queue that has pending jobs, or (empty) times that became due earlier."""
+    return sorted({job.queue if job.run_at is None and job.delay is None else "" for job in jobs})
+
+
+def _notify(payloads: list[str], dialect: Dialect) -> None:
+    if connections[dialect.alias].in_atomic_block:
+        # The moment of the commit is not known, so nothing may be left out; the server merges doubles.
+        dialect.notify(payloads)
+        return
+    now = time.monotonic()
+    for payload in payloads:
+        key = (dialect.alias, payload)
+        if now - _notified.get(key, -1.0) >= NOTIFY_PAUSE:
+            _notified[key] = now
+            dialect.notify([payload])
+
+
+def _ensure_queues(names: set[str], dialect: Dialect) -> None:
+    """Give each queue its row with its first job; remembered once that is committed."""
+    database = str(connections[dialect.alias].settings_dict["NAME"])
+    new = {name for name in names if (dialect.alias, database, name) not in _queues_with_row}
+    if new:
+        dialect.add_queues(new)
+        known = {(dialect.alias, database, name) for name in new}
+        transaction.on_commit(lambda: _queues_with_row.update(known), using=dialect.alias)
+
+
+def _store_with_given_ids(jobs: list[NewJob], given: list[NewJob], dialect: Dialect, settings: Settings) -> list[UUID]:
+    """Store jobs of which the caller chose ids: a repeated enqueue of the same job finds the first one."""
+    if len({job.id for job in given}) < len(given):
+        raise OptionError("The same id was given to two jobs of one call.")
+    known = _same_jobs(given, dialect)
+    fresh = [job for job in jobs if job.id not in known]
+    try:
+        with transaction.atomic(using=dialect.alias):
+            _store(fresh, dialect, settings)
+    except IntegrityError:
+        # Somebody stored one of them in between. If theirs are the same jobs, all is well.
+        known = _same_jobs(given, dialect)
+        with transaction.atomic(using=dialect.alias):
+            _store([job for job in jobs if job.id not in known], dialect, settings)
+    return [job.id for job in jobs]
+
+
+def _same_jobs(given: list[NewJob], dialect: Dialect) -> set[UUID]:
+    stored = Job.objects.using(dialect.alias).filter(id__in=[job.id for job in given])
+    found = {row[0]: row[1:] for row in stored.values_list("id", "definition", "payload")}
+    for job in given:
+        if job.id in found and found[job.id] != (job.definition, job.payload):
+            raise OptionError(f"The id {job.id} belongs to another job ({found[job.id][0]}): use a new one.")
+    return set(found)
+
+

@@ -1,0 +1,87 @@
+"""Storing how attempts ended. Every statement carries the fencing token; a lost lease changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import F
+
+from ..dialects.now import DatabaseNow
+from ..dialects.rows import Claim, Claimed, Completion
+from ..models import Attempt
+from ..outcomes import BackedOff, Completed, Failed, Failure, Outcome, Released, Snoozed
+from .database import alias, dialect, jobs
+from .transition import move
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """An attempt that is over: which job, under which lease, and how it ended."""
+
+    job: Claimed
+    outcome: Outcome
+    worker_name: str = ""
+    started_at: datetime | None = None
+
+
+def finish(endings: Sequence[Ending], claim: Claim | None = None) -> tuple[set[UUID], list[Claimed]]:
+    """Store the endings and, if asked, claim the next jobs in the same commit.
+
+    Returns the ids whose ending took effect, and the claimed jobs. A job that is missing among the first had
+    lost its lease: nothing of it was written. Completions go in one statement; other endings, which need a row
+    of history each, in one transaction before it.
+    """
+    completions = [
+        Completion(ending.job.id, ending.job.token, ending.outcome.result)
+        for ending in endings
+        if isinstance(ending.outcome, Completed)
+    ]
+    others = [ending for ending in endings if not isinstance(ending.outcome, Completed)]
+    stored = dialect().in_own_transaction(lambda: _finish_others(others)) if others else set()
+    if completions and claim is not None and claim.wants:
+        done, claimed = dialect().complete_and_claim(completions, claim)
+        return stored | done, claimed
+    done = dialect().complete(completions) if completions else set()
+    claimed = dialect().claim(claim) if claim is not None and claim.wants else []
+    return stored | done, claimed
+
+
+def _finish_others(endings: Sequence[Ending]) -> set[UUID]:
+    # In id order, as every transaction that locks several jobs.
+    return {ending.job.id for ending in sorted(endings, key=lambda one: one.job.id) if _finish_one(ending)}
+
+
+def _finish_one(ending: Ending) -> bool:
+    job, outcome = ending.job, ending.outcome
+    this = jobs().filter(id=job.id)
+    match outcome:
+        case Failed(failure):
+            moved = move("fail", this, token=job.token, last_error=failure.error)
+        case BackedOff(failure, delay):
+            moved = move("back_off", this, token=job.token, last_error=failure.error, run_at=DatabaseNow() + delay)
+        case Snoozed(delay):
+            moved = move("snooze", this, token=job.token, run_at=DatabaseNow() + delay, attempt=F("attempt") - 1)
+        case Released():
+            moved = move("release", this, token=job.token, attempt=F("attempt") - 1)
+        case _:
+            return False
+    if moved and isinstance(outcome, Failed | BackedOff):
+        record_attempt(ending, outcome.failure)
+    return bool(moved)
+
+
+def record_attempt(ending: Ending, failure: Failure) -> None:
+    """Keep what went wrong in this attempt."""
+    Attempt.objects.using(alias()).create(
+        job_id=ending.job.id,
+        number=ending.job.attempt,
+        end="failed",
+        error=failure.error,
+        traceback=failure.traceback,
+        worker_name=ending.worker_name,
+        started_at=ending.started_at,
+        finished_at=DatabaseNow(),
+    )

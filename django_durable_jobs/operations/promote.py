@@ -1,0 +1,44 @@
+"""Making jobs pending whose time has come."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from ..conf import get_settings
+from ..dialects.now import DatabaseNow
+from .database import dialect, jobs
+from .transition import move
+
+BATCH: Final = 500
+
+
+def promote() -> int:
+    """Move up to 500 due jobs to their queues, earliest first, and return how many were moved."""
+    return dialect().in_own_transaction(_promote)
+
+
+def _promote() -> int:
+    due = (
+        jobs()
+        .due()
+        .order_by("run_at")
+        .select_for_update(skip_locked=dialect().has_skip_locked)
+        .values_list("id", "queue")
+    )
+    rows = list(due[:BATCH])
+    if not rows:
+        return 0
+    moved = move("promote", jobs().due().filter(id__in=sorted(row[0] for row in rows)))
+    if get_settings().notify:
+        dialect().notify(sorted({queue for _id, queue in rows}))
+    return moved
+
+
+def next_due() -> timedelta | None:
+    """Return how long it is until the next job is due; zero or less when one is; ``None`` when none waits."""
+    row = jobs().waiting_for_time().order_by("run_at").values_list("run_at", DatabaseNow()).first()
+    if row is None:
+        return None
+    due_at, now = row
+    return due_at - now

@@ -1,0 +1,109 @@
+"""Taking jobs back from workers that are gone.
+
+A crash counts as an attempt. But when a process dies with several jobs, only one of them can be guilty, and
+nobody saw which: then each gets its attempt back once, and is claimed alone in a process of its own from now
+on (``rescues`` > 0). What happens there is its own doing and counts. So a job that kills its worker every time
+ends as failed after its attempts, and its neighbours lose nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from django.db.models import F, QuerySet
+
+from ..dialects.now import DatabaseNow
+from ..faults import fault
+from ..models import Attempt, Job, Worker
+from .database import alias, dialect, jobs
+from .transition import move
+
+BATCH: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """What one round did: jobs that are pending again, and jobs that had no attempt left."""
+
+    returned: list[UUID]
+    failed: list[UUID]
+
+
+def rescue() -> Rescued:
+    """Take back up to 200 jobs whose lease is over. Any number of workers may do this at once."""
+    return dialect().in_own_transaction(_rescue)
+
+
+def _rescue() -> Rescued:
+    gone = list(
+        jobs()
+        .abandoned()
+        .order_by("id")
+        .select_for_update(skip_locked=dialect().has_skip_locked)
+        .only("id", "definition", "worker_id", "token", "attempt", "max_attempts", "rescues", "started_at")[:BATCH]
+    )
+    fault("before-rescue")
+    result = Rescued([], [])
+    workers = _lost_workers({job.worker_id for job in gone if job.worker_id is not None})
+    for job in gone:
+        name, company = workers.get(job.worker_id or 0, ("", 1))
+        _take_back(job, name, alone=company == 1 or job.rescues > 0, result=result)
+    return result
+
+
+def _lost_workers(ids: set[int]) -> dict[int, tuple[str, int]]:
+    """Return name and number of jobs of each lost worker; the number is fixed when it is first found lost."""
+    rows: QuerySet[Worker, Any] = Worker.objects.using(alias()).filter(id__in=ids)
+    found: dict[int, tuple[str, int]] = {}
+    for worker in rows.select_for_update().order_by("id"):
+        if worker.lost_with is None:
+            worker.lost_with = jobs().held_by(worker.id).count()
+            rows.filter(id=worker.id).update(lost_with=worker.lost_with)
+        found[worker.id] = worker.name, worker.lost_with
+    return found
+
+
+def _take_back(job: Job, worker_name: str, *, alone: bool, result: Rescued) -> None:
+    # The token in the filter is not needed beside the row lock; it is there where a database has no row locks.
+    this = jobs().abandoned().filter(id=job.id, token=job.token)
+    error = f"WorkerLost: worker {worker_name or job.worker_id} was lost while it held this job"
+    if not alone:
+        if move("rescue", this, rescues=F("rescues") + 1, attempt=F("attempt") - 1):
+            result.returned.append(job.id)
+        return
+    if job.attempt >= job.max_attempts:
+        moved = move("give_up", this, rescues=F("rescues") + 1, last_error=error)
+        ended = result.failed
+    else:
+        moved = move("rescue", this, rescues=F("rescues") + 1, last_error=error)
+        ended = result.returned
+    if moved:
+        ended.append(job.id)
+        _record(job, error, worker_name)
+
+
+def _record(job: Job, error: str, worker_name: str) -> None:
+    Attempt.objects.using(alias()).create(
+        job_id=job.id,
+        number=job.attempt,
+        end="lost",
+        error=error,
+        worker_name=worker_name,
+        started_at=job.started_at,
+        finished_at=DatabaseNow(),
+    )
+
+
+def rescued_waiting(queues: Iterable[str]) -> bool:
+    """Answer whether a job that was rescued waits in one of these queues for a process of its own."""
+    return jobs().pending().on_queues(queues).filter(rescues__gt=0).exists()
+
+
+def next_expiry() -> timedelta | None:
+    """Return how long until the first lease of the fleet ends unless renewed; ``None`` when nothing runs."""
+    row = jobs().running().order_by("lease_expires_at").values_list("lease_expires_at", DatabaseNow()).first()
+    return None if row is None else row[0] - row[1]

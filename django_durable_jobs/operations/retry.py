@@ -1,0 +1,40 @@
+"""An operator's order to run a job again."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db.models import F
+from django.db.models.functions import Greatest
+
+from ..conf import get_settings
+from ..errors import JobNotFound, TransitionRefused
+from ..ids import parse_id
+from ..models import Job
+from ..states import TRANSITIONS
+from .database import dialect, jobs
+from .transition import move
+
+
+def retry(job: Job | UUID | str) -> None:
+    """Put a failed, cancelled, expired or retrying job back into its queue, now.
+
+    It gets at least one more attempt; its checkpoints and its history of attempts stay. Raises
+    ``JobNotFound``, or ``TransitionRefused`` when its status does not allow it.
+    """
+    job_id = job.id if isinstance(job, Job) else parse_id(job)
+    this = jobs().filter(id=job_id)
+    moved = dialect().in_own_transaction(
+        lambda: move(
+            "retry", this, run_at=None, rescues=0, max_attempts=Greatest(F("max_attempts"), F("attempt") + 1)
+        )
+    )
+    row = this.values_list("status", "queue").first() if job_id is not None else None
+    if row is None:
+        raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
+    status, queue = row
+    if not moved:
+        allowed = ", ".join(sorted(TRANSITIONS["retry"].sources))
+        raise TransitionRefused(f"Job {job_id} is {status}: only a job that is {allowed} can be retried.")
+    if get_settings().notify:
+        dialect().notify([queue])

@@ -1,0 +1,34 @@
+"""The rows of worker processes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from ..dialects.now import DatabaseNow
+from ..errors import WorkerNameTaken
+from ..models import Worker
+from .database import alias, dialect
+
+
+def register(name: str, *, host: str, pid: int, queues: dict[str, int], lease: timedelta) -> int:
+    """Add a row for a starting worker and return its id; a live worker of the same name refuses it."""
+    table = Worker.objects.using(alias())
+    worker = table.create(
+        name=name, host=host, pid=pid, queues=queues, lease_expires_at=DatabaseNow() + lease, seen_at=DatabaseNow()
+    )
+    if table.alive().filter(name=name, id__lt=worker.id).exists():
+        table.filter(id=worker.id).delete()
+        raise WorkerNameTaken(f"A live worker has the id {name!r}. Stop it, wait for its lease, or choose another id.")
+    dialect().add_queues(queues)
+    return worker.id
+
+
+def beat(worker_id: int, lease: timedelta) -> bool:
+    """Say that the worker lives; ``False`` when its row is gone."""
+    row = Worker.objects.using(alias()).filter(id=worker_id)
+    return bool(row.update(seen_at=DatabaseNow(), lease_expires_at=DatabaseNow() + lease, lost_with=None))
+
+
+def stopped(worker_id: int) -> None:
+    """Say that the worker has ended in order."""
+    Worker.objects.using(alias()).filter(id=worker_id).update(stopped_at=DatabaseNow())

@@ -1,0 +1,61 @@
+"""How an attempt ended, before anything is stored.
+
+The executor turns every ending of a job's code into exactly one of these frozen values; the completer is
+the only one that writes them. What is stored for each stands in ``operations/finish.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is kept of an exception: texts that any database takes, already cut to their limits."""
+
+    error: str
+    """Class name and message, for lists."""
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The function returned; ``result`` is the stored form, ``None`` for a plain ``None``."""
+
+    result: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No attempt is left, or none is wanted."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class BackedOff:
+    """The attempt failed; the next one is due ``delay`` from now on the database's clock."""
+
+    failure: Failure
+    delay: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Snoozed:
+    """The job asked to come back after ``delay``; the attempt is given back."""
+
+    delay: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The worker stops or hands the job back: it goes to its queue with its attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The lease is gone: nothing may be written."""
+
+
+Outcome = Completed | Failed | BackedOff | Snoozed | Released | Lost

@@ -1,0 +1,75 @@
+"""Questions about jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Q, QuerySet
+
+from ..dialects.now import DatabaseNow
+from ..states import DUE_LATER, FINAL, Status
+
+if TYPE_CHECKING:
+    from ..models import Job
+
+    _Base = QuerySet[Job]
+else:
+    _Base = QuerySet
+
+
+class JobQuerySet(_Base):
+    """What the rest of the package asks about jobs."""
+
+    def in_status(self, *statuses: Status) -> JobQuerySet:
+        """Jobs in one of these statuses."""
+        return self.filter(status__in=[status.value for status in statuses])
+
+    def on_queues(self, queues: Iterable[str]) -> JobQuerySet:
+        """Jobs of these queues."""
+        return self.filter(queue__in=list(queues))
+
+    def pending(self) -> JobQuerySet:
+        """Jobs that a worker may claim now."""
+        return self.in_status(Status.PENDING)
+
+    def running(self) -> JobQuerySet:
+        """Jobs that a worker holds."""
+        return self.in_status(Status.RUNNING)
+
+    def in_claim_order(self) -> JobQuerySet:
+        """The order of claims: by priority, then by creation."""
+        return self.order_by("rank", "id")
+
+    def final(self) -> JobQuerySet:
+        """Jobs whose life has ended."""
+        return self.in_status(*FINAL)
+
+    def waiting_for_time(self) -> JobQuerySet:
+        """Jobs that a clock will make pending."""
+        return self.in_status(*DUE_LATER)
+
+    def due(self) -> JobQuerySet:
+        """Jobs whose time has come but that are not pending yet."""
+        return self.waiting_for_time().filter(run_at__lte=DatabaseNow())
+
+    def abandoned(self) -> JobQuerySet:
+        """Running jobs whose lease is over."""
+        return self.running().filter(lease_expires_at__lt=DatabaseNow())
+
+    def held_by(self, worker_id: int) -> JobQuerySet:
+        """Running jobs of one worker."""
+        return self.running().filter(worker_id=worker_id)
+
+    def light(self) -> JobQuerySet:
+        """Leave out the columns that may be large, for lists."""
+        return self.defer("payload", "result", "options")
+
+    def with_error(self) -> JobQuerySet:
+        """Jobs of which an attempt failed."""
+        return self.filter(~Q(last_error=None))
+
+
+def as_ids(jobs: Iterable[Any]) -> list[Any]:
+    """Return the ids of models or of ids, in order."""
+    return [getattr(job, "id", job) for job in jobs]

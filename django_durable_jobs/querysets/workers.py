@@ -1,0 +1,28 @@
+"""Questions about workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db.models import QuerySet
+
+from ..dialects.now import DatabaseNow
+
+if TYPE_CHECKING:
+    from ..models import Worker
+
+    _Base = QuerySet[Worker]
+else:
+    _Base = QuerySet
+
+
+class WorkerQuerySet(_Base):
+    """What the rest of the package asks about workers."""
+
+    def alive(self) -> WorkerQuerySet:
+        """Workers that were heard of within their lease and have not stopped."""
+        return self.filter(stopped_at=None, lease_expires_at__gte=DatabaseNow())
+
+    def lost(self) -> WorkerQuerySet:
+        """Workers that neither stopped nor were heard of within their lease."""
+        return self.filter(stopped_at=None, lease_expires_at__lt=DatabaseNow())

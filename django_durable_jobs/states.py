@@ -1,0 +1,105 @@
+"""The statuses of a job and the one table of how they follow each other.
+
+Everything that speaks about statuses is derived from this table: the guarded UPDATE of
+``operations/transition.py``, the fused statements of ``dialects/``, the CHECK constraints and partial
+indexes of the job model, admin filters and the diagram in the docs. A new way to move a job is a row here
+and a migration; nothing else knows a list of statuses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum, unique
+from typing import Final
+
+
+@unique
+class Status(StrEnum):
+    """Where a job is in its life. The value is what is stored.
+
+    ``FAILED`` is the dead letter: nothing but an operator moves a job out of it.
+    """
+
+    SCHEDULED = "scheduled"
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    RETRYING = "retrying"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+FINAL: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
+"""Statuses that end a job's life; only an operator's order or retention touches such a row."""
+
+DUE_LATER: Final = frozenset({Status.SCHEDULED, Status.RETRYING})
+"""Statuses that a clock ends: ``run_at`` says when. The promoter makes them pending."""
+
+
+@unique
+class Actor(Enum):
+    """Who may make a move, which decides what the guarded UPDATE must compare."""
+
+    OWNER = "owner"
+    """The worker that holds the lease: the statement carries its fencing token."""
+    SYSTEM = "system"
+    """Any worker on behalf of the fleet, on facts that the statement itself checks (lease over, due)."""
+    OPERATOR = "operator"
+    """A person or the project's own code, through an operation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One verb: from which statuses, to which, by whom."""
+
+    verb: str
+    sources: frozenset[Status]
+    target: Status
+    actor: Actor
+
+    @property
+    def starts_lease(self) -> bool:
+        """Whether the move hands the job to a worker."""
+        return self.target is Status.RUNNING
+
+    @property
+    def ends_life(self) -> bool:
+        """Whether the move sets ``finished_at``."""
+        return self.target in FINAL
+
+
+def _row(verb: str, sources: set[Status], target: Status, actor: Actor) -> tuple[str, Transition]:
+    return verb, Transition(verb, frozenset(sources), target, actor)
+
+
+_RUNNING = {Status.RUNNING}
+
+TRANSITIONS: Final[dict[str, Transition]] = dict(
+    [
+        _row("claim", {Status.PENDING}, Status.RUNNING, Actor.SYSTEM),
+        _row("complete", _RUNNING, Status.COMPLETED, Actor.OWNER),
+        _row("fail", _RUNNING, Status.FAILED, Actor.OWNER),
+        _row("back_off", _RUNNING, Status.RETRYING, Actor.OWNER),
+        _row("snooze", _RUNNING, Status.SCHEDULED, Actor.OWNER),
+        _row("release", _RUNNING, Status.PENDING, Actor.OWNER),
+        _row("rescue", _RUNNING, Status.PENDING, Actor.SYSTEM),
+        _row("give_up", _RUNNING, Status.FAILED, Actor.SYSTEM),
+        _row("promote", {Status.SCHEDULED, Status.RETRYING}, Status.PENDING, Actor.SYSTEM),
+        _row(
+            "retry",
+            {Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.RETRYING},
+            Status.PENDING,
+            Actor.OPERATOR,
+        ),
+    ]
+)
+"""Every verb of the system. ``rescue`` and ``give_up`` act on a lease that is over: the first returns the
+job to its queue, the second ends a job whose attempts are used up."""
+
+
+def may_move(verb: str, status: Status | str) -> bool:
+    """Answer whether ``verb`` is allowed for a job in ``status``."""
+    return Status(status) in TRANSITIONS[verb].sources

@@ -1,0 +1,1 @@
+"""The worker process: small services, composed in ``worker.py``. Services know no other service."""

@@ -1,0 +1,269 @@
+"""The heart of a worker: one round stores what has ended and claims what there is room for, in one commit.
+
+Endings gather while a round is on its way, so an idle worker writes each at once and a loaded one writes many
+together. The same thread hands claimed jobs to the lanes. It never runs user code.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+from uuid import UUID
+
+from ..clock import SYSTEM, Clock
+from ..dialects.rows import Claim, Claimed, Want
+from ..errors import Interrupted
+from ..faults import fault
+from ..operations.database import dialect, jobs
+from ..operations.finish import Ending, finish
+from ..operations.leases import release_unknown
+from ..outcomes import Failed, Failure, Lost, Outcome, Released
+from ..rendering import safe_str
+from .executor import Executor
+from .lanes import Lane
+from .leases import Leases
+from .options import WorkerOptions
+from .pool import Loop, ThreadPool
+
+logger = logging.getLogger(__name__)
+
+FIRST_LOOK: Final = 0.01
+"""Seconds after work was seen until the queues are asked again; doubles while nothing comes."""
+TICK: Final = 0.01
+"""Seconds until jobs that wait beside free slots get more threads."""
+HELD_TOO_LONG: Final = 0.5
+"""Seconds after which prefetched jobs that did not begin are handed back to the queue."""
+MOST_AT_ONCE: Final = 500
+
+
+class Dispatcher:
+    """Claims jobs, hands them out, and stores how they ended."""
+
+    name = "dispatcher"
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        worker_id: int,
+        leases: Leases,
+        executor: Executor,
+        *,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        """Take what was asked for on the command line and what is shared with the other services."""
+        self._options = options
+        self._worker_id = worker_id
+        self._leases = leases
+        self._executor = executor
+        self._clock = clock
+        self._lanes: dict[str, Lane] = {}
+        for queue, concurrency in (options.queues or {}).items():
+            self.serve(queue, concurrency)
+        self._ended: deque[tuple[Claimed, Outcome]] = deque()
+        threads = options.threads or max(sum((options.queues or {}).values()), options.concurrency)
+        self.threads = ThreadPool(threads, executor, self.ended, clock=clock)
+        self.loop = Loop(executor, self.ended, clock=clock)
+        self._unwritten: list[Ending] = []
+        self._unsure = False
+        self._accepting = True
+        self._claimed = 0
+        self._look_at = 0.0
+        self._look_pause = FIRST_LOOK
+        self._delivered_at = 0.0
+        self.listening = False
+        self.wake: Callable[[], None] = lambda: None
+        self.drained = threading.Event()
+
+    # What others may ask ------------------------------------------------------------------------------------
+
+    def serve(self, queue: str, concurrency: int) -> None:
+        """Begin to take jobs of this queue; nothing changes for one that is served already."""
+        if queue not in self._lanes:
+            self._lanes = {**self._lanes, queue: Lane(queue, concurrency)}
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues that are served."""
+        return list(self._lanes)
+
+    def look_now(self) -> None:
+        """Ask the queues at once: somebody said that there is work."""
+        self._look_at = 0.0
+        self._look_pause = FIRST_LOOK
+        self.wake()
+
+    def ended(self, job: Claimed, outcome: Outcome) -> None:
+        """Take an outcome; from any thread."""
+        self._ended.append((job, outcome))
+        self.wake()
+
+    def stop_claiming(self) -> None:
+        """Claim nothing more; what has not begun goes back at the next round."""
+        self._accepting = False
+        self.wake()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held and nothing is left to write."""
+        return not self._ended and not self._unwritten and not len(self._leases)
+
+    def abandon_running(self) -> int:
+        """Hand back the jobs whose code still runs; its later results are refused. Returns their number."""
+        held = set(self._leases.held())
+        interrupted = self._leases.interrupt(held, Interrupted("The worker stops."))
+        self.loop.cancel_all()
+        self._unwritten += [Ending(job, Released(), self._options.name) for job in self._leases.jobs()]
+        self.wake()
+        return interrupted
+
+    # The round ----------------------------------------------------------------------------------------------
+
+    def run_once(self) -> float:
+        """Do one round; return the seconds until the next unless woken."""
+        self._collect()
+        if not self._accepting or self._held_too_long():
+            self._give_back()
+        if self._unsure:
+            # A claim whose answer was lost may have given us jobs that we do not know of.
+            release_unknown(self._worker_id, self._leases.held())
+            self._unsure = False
+        claim = self._claim_order()
+        if not self._unwritten and claim is None:
+            self._hand_out(at_once=True)
+            return self._pause()
+        claimed = self._write_and_claim(claim)
+        fault("after-claim")
+        self._leases.add(claimed)
+        self._deliver(claimed)
+        self._note_what_came(claim, claimed)
+        return self._pause()
+
+    def _collect(self) -> None:
+        name = self._options.name
+        while self._ended:
+            job, outcome = self._ended.popleft()
+            if isinstance(outcome, Lost):
+                self._leases.end([job])
+            else:
+                self._unwritten.append(Ending(job, outcome, name))
+
+    def _write_and_claim(self, claim: Claim | None) -> list[Claimed]:
+        endings = self._unwritten[:MOST_AT_ONCE]
+        fault("before-finish")
+        try:
+            stored, claimed = finish(endings, claim)
+        except Exception as error:
+            self._unsure = True
+            if not endings or dialect().is_disconnect(error) or dialect().is_conflict(error):
+                raise
+            logger.warning("A group of endings was refused, storing one by one: %s", safe_str(error, 500))
+            self._write_singly(endings)
+            return []
+        fault("after-finish")
+        self._written(endings, stored)
+        return claimed
+
+    def _write_singly(self, endings: list[Ending]) -> None:
+        """Find the ending that the database refuses; it becomes a failure, the others are stored."""
+        for ending in endings:
+            try:
+                stored, _none = finish([ending])
+            except Exception as error:
+                if dialect().is_disconnect(error) or dialect().is_conflict(error):
+                    raise
+                text = f"The database refused the result: {type(error).__name__}: {safe_str(error, 500)}"
+                failed = Ending(ending.job, Failed(Failure(text, "")), ending.worker_name)
+                stored, _none = finish([failed])
+            self._written([ending], stored)
+
+    def _written(self, endings: list[Ending], stored: set[UUID]) -> None:
+        done = {id(ending) for ending in endings}
+        self._unwritten = [ending for ending in self._unwritten if id(ending) not in done]
+        self._leases.end([ending.job for ending in endings])
+        for ending in endings:
+            if ending.job.id not in stored:
+                logger.info("Job %s ended here after its lease was lost; nothing was stored", ending.job.id)
+
+    # Claiming -----------------------------------------------------------------------------------------------
+
+    def _claim_order(self) -> Claim | None:
+        if not self._accepting or (not self._unwritten and self._clock.monotonic() < self._look_at):
+            return None
+        left = MOST_AT_ONCE
+        if self._options.max_jobs is not None:
+            left = min(left, self._options.max_jobs - self._claimed)
+        if self._options.alone:
+            # Nothing else may be in this process, not even an ending that is not stored yet.
+            left = 0 if len(self._leases) > 0 else min(left, 1)
+        wants = []
+        for lane in self._lanes.values():
+            amount = min(left, lane.room())
+            if amount > 0:
+                wants.append(Want(lane.queue, amount))
+                left -= amount
+        if not wants:
+            return None
+        return Claim(self._worker_id, self._options.lease, wants, rescued=self._options.alone)
+
+    def _note_what_came(self, claim: Claim | None, claimed: list[Claimed]) -> None:
+        if claim is None:
+            return
+        self._claimed += len(claimed)
+        if self._options.max_jobs is not None and self._claimed >= self._options.max_jobs:
+            self._accepting = False
+        if claimed:
+            self._look_pause = FIRST_LOOK
+        elif self._options.drain and self.idle and not self._anything_left():
+            self._accepting = False
+        slowest = self._options.idle_poll_interval if self.listening else self._options.poll_interval
+        if len(claimed) < sum(want.amount for want in claim.wants):
+            self._look_at = self._clock.monotonic() + self._look_pause
+            self._look_pause = min(self._look_pause * 2, slowest.total_seconds())
+        else:
+            self._look_at = 0.0
+
+    def _anything_left(self) -> bool:
+        here = jobs().on_queues(self._lanes)
+        if self._options.alone:
+            return here.pending().filter(rescues__gt=0).exists()
+        return here.pending().filter(rescues=0).exists() or here.running().exists()
+
+    # Handing out --------------------------------------------------------------------------------------------
+
+    def _deliver(self, claimed: Iterable[Claimed]) -> None:
+        for job in claimed:
+            self._lanes[job.queue].add(job, for_loop=self._executor.is_async(job))
+            self._delivered_at = self._clock.monotonic()
+        self._hand_out(at_once=False)
+
+    def _hand_out(self, *, at_once: bool) -> None:
+        for lane in self._lanes.values():
+            if (count := lane.threads_wanted(at_once=at_once)) > 0:
+                self.threads.send(lane, count)
+            if lane.has_work_for_loop():
+                self.loop.pump(lane)
+
+    def _held_too_long(self) -> bool:
+        late = self._clock.monotonic() - self._delivered_at > HELD_TOO_LONG
+        return late and any(lane.waiting for lane in self._lanes.values())
+
+    def _give_back(self) -> None:
+        for lane in self._lanes.values():
+            self._unwritten += [Ending(job, Released(), self._options.name) for job in lane.give_back()]
+
+    def _pause(self) -> float:
+        if self._ended or self._unwritten:
+            return 0.0
+        if not self._accepting:
+            if self.idle:
+                self.drained.set()
+            return 1.0
+        if any(lane.waiting for lane in self._lanes.values()):
+            return TICK
+        if any(lane.room() > 0 for lane in self._lanes.values()):
+            return max(0.0, self._look_at - self._clock.monotonic())
+        return 1.0
+

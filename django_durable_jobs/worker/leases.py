@@ -1,0 +1,100 @@
+"""What this process holds: every claimed job from its claim to the moment its ending is stored."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from uuid import UUID
+
+from ..clock import SYSTEM, Clock
+from ..dialects.rows import Claimed, Held
+from ..durable.context import JobContext
+from ..errors import Interrupted, LeaseLost
+
+
+@dataclass(slots=True)
+class Lease:
+    """One held job; ``context`` is set while its code runs."""
+
+    job: Claimed
+    since: float
+    context: JobContext | None = None
+    lost: bool = False
+
+
+class Leases:
+    """The held jobs by id; written by the dispatcher and the executing threads, read by the heartbeat."""
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        """Begin with none."""
+        self._clock = clock
+        self._held: dict[UUID, Lease] = {}
+        self._guard = threading.Lock()
+
+    def __len__(self) -> int:
+        """Return how many jobs are held."""
+        return len(self._held)
+
+    def add(self, jobs: list[Claimed]) -> None:
+        """Note freshly claimed jobs."""
+        now = self._clock.monotonic()
+        with self._guard:
+            for job in jobs:
+                self._held[job.id] = Lease(job, now)
+
+    def begin(self, job: Claimed, context: JobContext) -> bool:
+        """Note that the job's code begins; ``False`` when its lease was lost while it waited."""
+        lease = self._held.get(job.id)
+        if lease is None or lease.lost or lease.job.token != job.token:
+            return False
+        lease.context = context
+        return True
+
+    def end(self, jobs: list[Claimed]) -> None:
+        """Forget jobs whose ending is stored, or refused."""
+        with self._guard:
+            for job in jobs:
+                lease = self._held.get(job.id)
+                if lease is not None and lease.job.token == job.token:
+                    del self._held[job.id]
+
+    def held(self) -> list[Held]:
+        """Return all leases."""
+        with self._guard:
+            return [Held(lease.job.id, lease.job.token) for lease in self._held.values() if not lease.lost]
+
+    def jobs(self) -> list[Claimed]:
+        """Return all held jobs."""
+        with self._guard:
+            return [lease.job for lease in self._held.values()]
+
+    def older_than(self, seconds: float) -> list[Held]:
+        """Return the leases that were not renewed for this long; short jobs never get here."""
+        limit = self._clock.monotonic() - seconds
+        with self._guard:
+            return [
+                Held(lease.job.id, lease.job.token)
+                for lease in self._held.values()
+                if lease.since <= limit and not lease.lost
+            ]
+
+    def mark_lost(self, leases: set[Held], why: str) -> int:
+        """Stop the code of jobs that are no longer ours, at its next durable call; return how many still ran."""
+        return self._interrupt(leases, LeaseLost(why), lost=True)
+
+    def interrupt(self, leases: set[Held], why: Interrupted) -> int:
+        """Ask the code of these jobs to stop at its next durable call."""
+        return self._interrupt(leases, why, lost=False)
+
+    def _interrupt(self, leases: set[Held], why: Interrupted, *, lost: bool) -> int:
+        count = 0
+        with self._guard:
+            for held in leases:
+                lease = self._held.get(held.id)
+                if lease is None or lease.job.token != held.token:
+                    continue
+                lease.lost = lease.lost or lost
+                count += 1
+                if lease.context is not None:
+                    lease.context.interrupt(why)
+        return count

@@ -1,0 +1,53 @@
+"""Hears from the database that there is work. A hint: the dispatcher polls whether or not this works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Final
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..operations.database import alias, dialect
+
+WAIT: Final = 0.5
+"""Seconds that one wait lasts; costs no query, only bounds how long a stop takes."""
+
+
+class Listener:
+    """Listens on a connection of its own; after a loss it connects again and has everything looked at."""
+
+    name = "listener"
+
+    def __init__(self, heard: Callable[[str], None], listening: Callable[[bool], None]) -> None:
+        """Take whom to tell a payload, and whom to tell whether listening works."""
+        self._heard = heard
+        self._listening = listening
+        self._connection: BaseDatabaseWrapper | None = None
+        self._payloads: Generator[str | None] | None = None
+
+    def run_once(self) -> float:
+        """Wait for one payload or half a second."""
+        try:
+            if self._payloads is None:
+                self._connection = connections.create_connection(alias())
+                self._payloads = dialect().listen(WAIT, self._connection)
+                next(self._payloads)
+                # What was sent before we listened is found by looking.
+                self._listening(True)  # noqa: FBT003 -- reads as said
+                self._heard("")
+            payload = next(self._payloads)
+        except Exception:
+            self._listening(False)  # noqa: FBT003 -- as above
+            self.close()
+            raise
+        if payload is not None:
+            self._heard(payload)
+        return 0.0
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._payloads = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

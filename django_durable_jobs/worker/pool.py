@@ -1,0 +1,135 @@
+"""Where job functions run: threads for sync jobs, one event loop for ``async def`` jobs.
+
+A thread is sent to a lane and works there until nothing is left, so that many short jobs run per change of
+thread. All threads are daemons: user code that never ends must not keep a stopped worker alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from django.db import connections
+
+from ..clock import SYSTEM, Clock
+from ..dialects.rows import Claimed
+from ..outcomes import Outcome
+from .executor import Executor
+from .lanes import Lane
+
+logger = logging.getLogger(__name__)
+
+Ended = Callable[[Claimed, Outcome], None]
+
+
+class ThreadPool:
+    """Threads that run sync jobs, made when first needed, ``size`` at most."""
+
+    def __init__(self, size: int, executor: Executor, ended: Ended, *, clock: Clock = SYSTEM) -> None:
+        """Take what runs a job, and whom to tell its outcome."""
+        self._size = size
+        self._executor = executor
+        self._ended = ended
+        self._clock = clock
+        self._turns: SimpleQueue[Lane | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._guard = threading.Lock()
+
+    def send(self, lane: Lane, count: int) -> None:
+        """Let ``count`` more threads work on this lane."""
+        for _ in range(count):
+            lane.thread_came()
+            with self._guard:
+                if self._idle > 0:
+                    self._idle -= 1
+                elif len(self._threads) < self._size:
+                    thread = threading.Thread(
+                        target=self._work, name=f"durable-jobs-{len(self._threads) + 1}", daemon=True
+                    )
+                    self._threads.append(thread)
+                    thread.start()
+            self._turns.put(lane)
+
+    def close(self) -> None:
+        """Let idle threads end; those that run user code end with it, or with the process."""
+        for _ in self._threads:
+            self._turns.put(None)
+
+    def _work(self) -> None:
+        try:
+            while (lane := self._turns.get()) is not None:
+                self._work_on(lane)
+                with self._guard:
+                    self._idle += 1
+        finally:
+            connections.close_all()
+
+    def _work_on(self, lane: Lane) -> None:
+        monotonic = self._clock.monotonic
+        try:
+            while (job := lane.take(for_loop=False)) is not None:
+                began = monotonic()
+                outcome = self._executor.run(job)
+                lane.done(monotonic() - began)
+                self._ended(job, outcome)
+                if not self._turns.empty():
+                    # Another lane waits for a thread: begin again at the end of the row.
+                    self._turns.put(lane)
+                    lane.thread_came()
+                    with self._guard:
+                        self._idle -= 1
+                    return
+        finally:
+            lane.thread_left()
+
+
+class Loop:
+    """One event loop in a thread of its own, started with the first async job."""
+
+    def __init__(self, executor: Executor, ended: Ended, *, clock: Clock = SYSTEM) -> None:
+        """Take what runs a job, and whom to tell its outcome."""
+        self._executor = executor
+        self._ended = ended
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: dict[Claimed, asyncio.Task[None]] = {}
+
+    def pump(self, lane: Lane) -> None:
+        """Begin every job of the lane that has a slot; from any thread."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name="durable-jobs-loop", daemon=True).start()
+        self._loop.call_soon_threadsafe(self._pump, lane)
+
+    def cancel_all(self) -> None:
+        """Cancel every running task; their jobs were interrupted before, so they end as released."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._cancel_all)
+
+    def close(self) -> None:
+        """End the loop's thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _pump(self, lane: Lane) -> None:
+        assert self._loop is not None  # noqa: S101 -- pump() made it
+        while (job := lane.take(for_loop=True)) is not None:
+            self._tasks[job] = self._loop.create_task(self._run(lane, job))
+
+    async def _run(self, lane: Lane, job: Claimed) -> None:
+        began = self._clock.monotonic()
+        try:
+            outcome = await self._executor.run_async(job)
+        finally:
+            del self._tasks[job]
+            lane.done(self._clock.monotonic() - began)
+        self._ended(job, outcome)
+        self._pump(lane)
+
+    def _cancel_all(self) -> None:
+        for task in list(self._tasks.values()):
+            task.cancel()
