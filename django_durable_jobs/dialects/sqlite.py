@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MINIMUM: Final = (3, 35, 0)
 BUSY_TIMEOUT: Final = 5000
 """Milliseconds a statement waits for the write lock."""
+UNUSABLE: Final = ("locked", "full", "unable to open", "readonly", "disk I/O")
 _RUNNING: Final = Status.RUNNING.value
 
 
@@ -56,7 +57,7 @@ class SQLite(Dialect):
 
     def is_disconnect(self, error: Exception) -> bool:
         """Answer whether the file cannot be used for now: locked, full disk, unreadable."""
-        return isinstance(error, OperationalError)
+        return isinstance(error, OperationalError) and any(word in str(error) for word in UNUSABLE)
 
     def database_problems(self) -> list[tuple[str, str, str]]:
         """Refuse versions without RETURNING."""
@@ -173,7 +174,7 @@ class SQLite(Dialect):
                 FROM json_each(%s)
             ) AS given
             WHERE job.id = given.id AND job.token = given.token AND job.status = '{_RUNNING}'
-            RETURNING job.id
+            RETURNING id
         """  # noqa: S608 -- as above
         with self.connection.cursor() as cursor:
             cursor.execute(sql, [given])
