@@ -12,7 +12,6 @@ release = installed_version("django-durable-jobs")
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
-suppress_warnings = ["toc.empty_glob"]  # a part lists the pages of its folder; one without pages yet is no mistake
 nitpicky = False  # autodoc would ask for the pages of Django and of Python, which no offline build has
 
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
