@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 from django.core.management import call_command
 
+from django_durable_jobs import faults
+from django_durable_jobs.dialects import Dialect, dialect_of
+from django_durable_jobs.operations import enqueue
 from tests.databases import current_url, lane_of, using_database
 from tests.servers import EmbeddedPostgres
 
@@ -53,3 +57,22 @@ def private_database(
     url = private_postgres.create_database(name, template=TEMPLATE)
     with django_db_blocker.unblock(), using_database(url):
         yield private_postgres
+
+
+@pytest.fixture(autouse=True)
+def _forget_what_the_process_remembers() -> Iterator[None]:
+    """Undo what a test changes in this process: fault hook, moved clock, queues known to have a row.
+
+    Between two tests the tables are emptied, which no production process has to reckon with.
+    """
+    enqueue._queues_with_row.clear()
+    enqueue._notified.clear()
+    yield
+    faults.install(None)
+    dialect_of("default").clock_offset = timedelta(0)
+
+
+@pytest.fixture
+def dialect() -> Dialect:
+    """What the database of this run does its own way; tests ask its flags, never for a vendor."""
+    return dialect_of("default")
