@@ -43,6 +43,8 @@ class Dialect:
     """Can two connections write at once?"""
     has_skip_locked: ClassVar[bool] = True
     """Does a claim pass over rows that another claim has locked?"""
+    exact_collation: ClassVar[str | None] = None
+    """Which collation makes a text equal to itself only, where that is not the default?"""
 
     def __init__(self, alias: str) -> None:
         """Serve the connection of this alias, each thread its own."""

@@ -20,6 +20,7 @@ AWAY: Final = frozenset({1053, 1290, 1792, 1836, 1927, 2002, 2003, 2006, 2013, 2
 class MySQL(Dialect):
     """MariaDB and MySQL."""
 
+    exact_collation: ClassVar[str | None] = "utf8mb4_bin"
     minimum: ClassVar = {True: (10, 6), False: (8, 0, 1)}
 
     def now_sql(self) -> str:

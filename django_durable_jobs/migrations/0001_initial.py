@@ -3,6 +3,7 @@
 import django.db.models.deletion
 import django.db.models.functions.datetime
 import django_durable_jobs.ids
+import django_durable_jobs.models.fields
 import django_durable_jobs.models.indexes
 from django.db import migrations, models
 
@@ -18,7 +19,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Queue',
             fields=[
-                ('name', models.CharField(max_length=100, primary_key=True, serialize=False, verbose_name='name')),
+                ('name', django_durable_jobs.models.fields.NameField(max_length=100, primary_key=True, serialize=False, verbose_name='name')),
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='created at')),
             ],
             options={
@@ -31,7 +32,7 @@ class Migration(migrations.Migration):
             name='Worker',
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=200, verbose_name='worker id')),
+                ('name', django_durable_jobs.models.fields.NameField(max_length=200, verbose_name='worker id')),
                 ('host', models.CharField(max_length=255, verbose_name='host')),
                 ('pid', models.IntegerField(verbose_name='process id')),
                 ('queues', models.JSONField(help_text='Concurrency by queue name.', verbose_name='queues')),
@@ -63,8 +64,8 @@ class Migration(migrations.Migration):
                 ('rescues', models.SmallIntegerField(db_default=0, help_text='How often a worker was lost with it.', verbose_name='rescues')),
                 ('generation', models.SmallIntegerField(db_default=0, help_text='Of its checkpoints.', verbose_name='generation')),
                 ('status', models.CharField(choices=[('scheduled', 'scheduled'), ('pending', 'pending'), ('running', 'running'), ('waiting', 'waiting'), ('retrying', 'retrying'), ('paused', 'paused'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled'), ('expired', 'expired')], db_default='pending', max_length=9, verbose_name='status')),
-                ('queue', models.CharField(max_length=100, verbose_name='queue')),
-                ('definition', models.CharField(max_length=200, verbose_name='definition')),
+                ('queue', django_durable_jobs.models.fields.NameField(max_length=100, verbose_name='queue')),
+                ('definition', django_durable_jobs.models.fields.NameField(max_length=200, verbose_name='definition')),
                 ('payload', models.TextField(db_default='{}', verbose_name='arguments')),
                 ('result', models.TextField(blank=True, null=True, verbose_name='result')),
                 ('last_error', models.TextField(blank=True, null=True, verbose_name='last error')),
@@ -78,10 +79,10 @@ class Migration(migrations.Migration):
                 ('pause_requested_at', models.DateTimeField(blank=True, null=True, verbose_name='pause requested at')),
                 ('cancel_requested_at', models.DateTimeField(blank=True, null=True, verbose_name='cancel requested at')),
                 ('expires_at', models.DateTimeField(blank=True, null=True, verbose_name='expires at')),
-                ('tenant', models.CharField(blank=True, max_length=100, null=True, verbose_name='tenant')),
-                ('unique_key', models.CharField(blank=True, max_length=200, null=True, verbose_name='unique key')),
-                ('concurrency_key', models.CharField(blank=True, max_length=200, null=True, verbose_name='concurrency key')),
-                ('sequence_key', models.CharField(blank=True, max_length=200, null=True, verbose_name='sequence key')),
+                ('tenant', django_durable_jobs.models.fields.NameField(blank=True, max_length=100, null=True, verbose_name='tenant')),
+                ('unique_key', django_durable_jobs.models.fields.NameField(blank=True, max_length=200, null=True, verbose_name='unique key')),
+                ('concurrency_key', django_durable_jobs.models.fields.NameField(blank=True, max_length=200, null=True, verbose_name='concurrency key')),
+                ('sequence_key', django_durable_jobs.models.fields.NameField(blank=True, max_length=200, null=True, verbose_name='sequence key')),
                 ('tags', models.JSONField(blank=True, null=True, verbose_name='tags')),
                 ('progress', models.JSONField(blank=True, null=True, verbose_name='progress')),
                 ('origin', models.ForeignKey(blank=True, db_constraint=False, db_index=False, help_text='The job that this one was forked from.', null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='copies', to='django_durable_jobs.job', verbose_name='origin')),
@@ -119,8 +120,8 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),
                 ('generation', models.SmallIntegerField(db_default=0, verbose_name='generation')),
-                ('key', models.CharField(max_length=200, verbose_name='call key')),
-                ('name', models.CharField(max_length=200, verbose_name='name')),
+                ('key', django_durable_jobs.models.fields.NameField(max_length=200, verbose_name='call key')),
+                ('name', django_durable_jobs.models.fields.NameField(max_length=200, verbose_name='name')),
                 ('kind', models.CharField(choices=[('call', 'call')], db_default='call', max_length=10, verbose_name='kind')),
                 ('result', models.TextField(null=True, verbose_name='result')),
                 ('error', models.TextField(null=True, verbose_name='error')),

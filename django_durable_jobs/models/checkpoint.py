@@ -8,6 +8,8 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from .fields import NameField
+
 
 class Checkpoint(models.Model):
     """The result of one call of a job: stored once, never changed.
@@ -25,8 +27,8 @@ class Checkpoint(models.Model):
         "Job", on_delete=models.CASCADE, related_name="checkpoints", db_constraint=False, db_index=False
     )
     generation = models.SmallIntegerField(_("generation"), db_default=0)
-    key = models.CharField(_("call key"), max_length=200)
-    name = models.CharField(_("name"), max_length=200)
+    key = NameField(_("call key"), max_length=200)
+    name = NameField(_("name"), max_length=200)
     kind = models.CharField(_("kind"), max_length=10, choices=KINDS, db_default="call")
     result = models.TextField(_("result"), null=True)
     error = models.TextField(_("error"), null=True)

@@ -20,6 +20,7 @@ from django.utils.translation import gettext_lazy as _
 from ..ids import new_id
 from ..querysets.jobs import JobQuerySet
 from ..states import DUE_LATER, FINAL, Status
+from .fields import NameField
 from .indexes import StatusIndex
 
 
@@ -60,8 +61,8 @@ class Job(models.Model):
     rescues = models.SmallIntegerField(_("rescues"), db_default=0, help_text=_("How often a worker was lost with it."))
     generation = models.SmallIntegerField(_("generation"), db_default=0, help_text=_("Of its checkpoints."))
     status = models.CharField(_("status"), max_length=9, choices=STATUSES, db_default=Status.PENDING.value)
-    queue = models.CharField(_("queue"), max_length=100)
-    definition = models.CharField(_("definition"), max_length=200)
+    queue = NameField(_("queue"), max_length=100)
+    definition = NameField(_("definition"), max_length=200)
     payload = models.TextField(_("arguments"), db_default="{}")
     result = models.TextField(_("result"), null=True, blank=True)
     last_error = models.TextField(_("last error"), null=True, blank=True)
@@ -99,10 +100,10 @@ class Job(models.Model):
     pause_requested_at = models.DateTimeField(_("pause requested at"), null=True, blank=True)
     cancel_requested_at = models.DateTimeField(_("cancel requested at"), null=True, blank=True)
     expires_at = models.DateTimeField(_("expires at"), null=True, blank=True)
-    tenant = models.CharField(_("tenant"), max_length=100, null=True, blank=True)
-    unique_key = models.CharField(_("unique key"), max_length=200, null=True, blank=True)
-    concurrency_key = models.CharField(_("concurrency key"), max_length=200, null=True, blank=True)
-    sequence_key = models.CharField(_("sequence key"), max_length=200, null=True, blank=True)
+    tenant = NameField(_("tenant"), max_length=100, null=True, blank=True)
+    unique_key = NameField(_("unique key"), max_length=200, null=True, blank=True)
+    concurrency_key = NameField(_("concurrency key"), max_length=200, null=True, blank=True)
+    sequence_key = NameField(_("sequence key"), max_length=200, null=True, blank=True)
     tags = models.JSONField(_("tags"), null=True, blank=True)
     progress = models.JSONField(_("progress"), null=True, blank=True)
 

@@ -6,11 +6,13 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from .fields import NameField
+
 
 class Queue(models.Model):
     """A named queue."""
 
-    name = models.CharField(_("name"), max_length=100, primary_key=True)
+    name = NameField(_("name"), max_length=100, primary_key=True)
     created_at = models.DateTimeField(_("created at"), db_default=Now())
 
     class Meta:

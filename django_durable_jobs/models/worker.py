@@ -7,13 +7,14 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from ..querysets.workers import WorkerQuerySet
+from .fields import NameField
 
 
 class Worker(models.Model):
     """One ``runjobs`` process. Its jobs point here while they run."""
 
     id = models.BigAutoField(primary_key=True)
-    name = models.CharField(_("worker id"), max_length=200)
+    name = NameField(_("worker id"), max_length=200)
     host = models.CharField(_("host"), max_length=255)
     pid = models.IntegerField(_("process id"))
     queues = models.JSONField(_("queues"), help_text=_("Concurrency by queue name."))
