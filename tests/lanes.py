@@ -72,6 +72,42 @@ class Result:
         return self.exit_code == 0 or (self.exit_code == ABSENT and not os.environ.get("CI"))
 
 
+@contextmanager
+def server_of(lane: Lane, folder: Path) -> Iterator[str]:
+    """Give the URL of a server for the lane, and stop it if it was started here; `LaneAbsent` if there is none.
+
+    SQLite needs no server: its URL is that of a file in `folder`.
+    """
+    given = os.environ.get(SERVER_VARIABLES.get(lane, ""))
+    match lane:
+        case "sqlite":
+            yield f"sqlite:///{folder / 'outer.sqlite3'}"
+        case "postgresql" if given:
+            yield given
+        case "postgresql":
+            with EmbeddedPostgres() as server:
+                yield server.url
+        case "mariadb":
+            url = given or MARIADB_URL
+            if problem := mariadb_problem(url):
+                place = urlsplit(url).netloc.rpartition("@")[2]
+                raise LaneAbsent(f"no server at {place}: {problem} ({SERVER_VARIABLES['mariadb']} names another)")
+            yield url
+
+
+def remove_test_database(lane: Lane, url: str, pid: int) -> None:
+    """Remove what the pytest of this process id removes itself unless it was killed."""
+    name = database_of_test_process(lane, pid)
+    match lane:
+        case "sqlite":
+            for file in Path(name).parent.glob(f"{Path(name).name}*"):
+                file.unlink(missing_ok=True)
+        case "postgresql":
+            drop_postgres_database(url, name)
+        case "mariadb":
+            drop_mariadb_database(url, name)
+
+
 class LaneRun:
     """One lane: its server, its pytest process, and the file that its output goes to."""
 
@@ -89,7 +125,7 @@ class LaneRun:
         """Run the lane from server start to server stop."""
         began = time.monotonic()
         try:
-            with self._server() as url:
+            with server_of(self.lane, self._folder) as url:
                 exit_code = self._pytest(url)
         except LaneAbsent as absent:
             return Result(self.lane, ABSENT, note=str(absent))
@@ -105,25 +141,6 @@ class LaneRun:
         except subprocess.TimeoutExpired:
             self._process.kill()
 
-    @contextmanager
-    def _server(self) -> Iterator[str]:
-        """Give the URL of a server for the lane, and stop it if it was started here."""
-        given = os.environ.get(SERVER_VARIABLES.get(self.lane, ""))
-        match self.lane:
-            case "sqlite":
-                yield f"sqlite:///{self._folder / 'outer.sqlite3'}"
-            case "postgresql" if given:
-                yield given
-            case "postgresql":
-                with EmbeddedPostgres() as server:
-                    yield server.url
-            case "mariadb":
-                url = given or MARIADB_URL
-                if problem := mariadb_problem(url):
-                    place = urlsplit(url).netloc.rpartition("@")[2]
-                    raise LaneAbsent(f"no server at {place}: {problem} ({SERVER_VARIABLES['mariadb']} names another)")
-                yield url
-
     def _pytest(self, url: str) -> int:
         """Run pytest on the server and return its exit code."""
         command = [sys.executable, "-m", "pytest", f"--junitxml={self._report}", *self._arguments]
@@ -137,20 +154,8 @@ class LaneRun:
                 stderr=subprocess.STDOUT,
             )
             exit_code = self._process.wait()
-        self._remove_test_database(url, self._process.pid)
+        remove_test_database(self.lane, url, self._process.pid)
         return exit_code
-
-    def _remove_test_database(self, url: str, pid: int) -> None:
-        """Remove what pytest removes itself unless it was killed."""
-        name = database_of_test_process(self.lane, pid)
-        match self.lane:
-            case "sqlite":
-                for file in Path(name).parent.glob(f"{Path(name).name}*"):
-                    file.unlink(missing_ok=True)
-            case "postgresql":
-                drop_postgres_database(url, name)
-            case "mariadb":
-                drop_mariadb_database(url, name)
 
     def _result(self, exit_code: int, seconds: float) -> Result:
         """Read the counts from pytest's report; without a report pytest did not get as far as running tests."""
