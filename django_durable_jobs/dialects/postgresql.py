@@ -184,7 +184,8 @@ class PostgreSQL(Dialect):
                     status = '{verb.target}', result = given.result, finished_at = {self.now_sql()},
                     worker_id = NULL, lease_expires_at = NULL
                 FROM unnest(%(done_ids)s::uuid[], %(done_tokens)s::int[], %(results)s::text[]) AS given(id, token, result)
-                WHERE job.id = given.id AND job.token = given.token AND job.status = '{_RUNNING}'
+                WHERE job.id = ANY (%(done_ids)s::uuid[]) AND job.id = given.id
+                    AND job.token = given.token AND job.status = '{_RUNNING}'
                 RETURNING job.id
             )"""
 
@@ -192,7 +193,8 @@ class PostgreSQL(Dialect):
         """Build the claim: lock the first rows of each queue in index order, then move them.
 
         MATERIALIZED keeps the planner from running the locking subquery more than once, which would lock and
-        return more rows than the limit.
+        return more rows than the limit. ANY (ARRAY(...)) keeps it on the primary key: joined, the rows of a LIMIT
+        that is not a constant are guessed as a tenth of the queue, and the whole table is read to hash it.
         """
         verb = TRANSITIONS["claim"]
         (source,) = verb.sources
@@ -214,8 +216,7 @@ class PostgreSQL(Dialect):
                     status = '{verb.target}', token = token + 1, attempt = attempt + 1,
                     max_attempts = greatest(max_attempts, attempt + 1), worker_id = %(worker)s,
                     started_at = {now}, lease_expires_at = {now} + %(lease)s
-                FROM picked
-                WHERE job.id = picked.id AND job.status = '{source}'
+                WHERE job.id = ANY (ARRAY(SELECT id FROM picked)) AND job.status = '{source}'
                 RETURNING {columns}
             )"""
 

@@ -20,7 +20,7 @@ from ..faults import fault
 from ..operations.database import dialect, jobs
 from ..operations.finish import Ending, finish
 from ..operations.leases import release_unknown
-from ..outcomes import Failed, Failure, Lost, Outcome, Released
+from ..outcomes import BackedOff, Failed, Failure, Lost, Outcome, Released, Snoozed
 from ..rendering import safe_str
 from .executor import Executor
 from .lanes import Lane
@@ -72,9 +72,9 @@ class Dispatcher:
         self._claimed = 0
         self._look_at = 0.0
         self._look_pause = FIRST_LOOK
-        self._delivered_at = 0.0
         self.listening = False
         self.wake: Callable[[], None] = lambda: None
+        self.due_later: Callable[[float], None] = lambda _seconds: None
         self.drained = threading.Event()
 
     # What others may ask ------------------------------------------------------------------------------------
@@ -115,8 +115,8 @@ class Dispatcher:
         held = set(self._leases.held())
         interrupted = self._leases.interrupt(held, Interrupted("The worker stops."))
         self.loop.cancel_all()
-        self._unwritten += [Ending(job, Released(), self._options.name) for job in self._leases.jobs()]
-        self.wake()
+        for job in self._leases.jobs():
+            self.ended(job, Released())
         return interrupted
 
     # The round ----------------------------------------------------------------------------------------------
@@ -124,8 +124,7 @@ class Dispatcher:
     def run_once(self) -> float:
         """Do one round; return the seconds until the next unless woken."""
         self._collect()
-        if not self._accepting or self._held_too_long():
-            self._give_back()
+        self._give_back()
         if self._unsure:
             # A claim whose answer was lost may have given us jobs that we do not know of.
             release_unknown(self._worker_id, self._leases.held())
@@ -143,8 +142,13 @@ class Dispatcher:
 
     def _collect(self) -> None:
         name = self._options.name
+        fresh: dict[int, tuple[Claimed, Outcome]] = {}
         while self._ended:
             job, outcome = self._ended.popleft()
+            # A job that was given up at the stop and ended in the same moment: what it did counts.
+            if not (isinstance(outcome, Released) and id(job) in fresh):
+                fresh[id(job)] = job, outcome
+        for job, outcome in fresh.values():
             if isinstance(outcome, Lost):
                 self._leases.end([job])
             else:
@@ -184,6 +188,8 @@ class Dispatcher:
         self._unwritten = [ending for ending in self._unwritten if id(ending) not in done]
         self._leases.end([ending.job for ending in endings])
         for ending in endings:
+            if isinstance(ending.outcome, BackedOff | Snoozed):
+                self.due_later(ending.outcome.delay.total_seconds())
             if ending.job.id not in stored:
                 logger.info("Job %s ended here after its lease was lost; nothing was stored", ending.job.id)
 
@@ -229,14 +235,16 @@ class Dispatcher:
         here = jobs().on_queues(self._lanes)
         if self._options.alone:
             return here.pending().filter(rescues__gt=0).exists()
-        return here.pending().filter(rescues=0).exists() or here.running().exists()
+        return here.pending().exists() or here.running().exists()
 
     # Handing out --------------------------------------------------------------------------------------------
 
     def _deliver(self, claimed: Iterable[Claimed]) -> None:
+        now = self._clock.monotonic()
         for job in claimed:
-            self._lanes[job.queue].add(job, for_loop=self._executor.is_async(job))
-            self._delivered_at = self._clock.monotonic()
+            lane = self._lanes[job.queue]
+            lane.add(job, for_loop=self._executor.is_async(job))
+            lane.delivered_at = now
         self._hand_out(at_once=False)
 
     def _hand_out(self, *, at_once: bool) -> None:
@@ -246,13 +254,14 @@ class Dispatcher:
             if lane.has_work_for_loop():
                 self.loop.pump(lane)
 
-    def _held_too_long(self) -> bool:
-        late = self._clock.monotonic() - self._delivered_at > HELD_TOO_LONG
-        return late and any(lane.waiting for lane in self._lanes.values())
-
     def _give_back(self) -> None:
+        """Return to their queues the jobs that have not begun: when the worker stops, or when they wait too long."""
+        too_late = self._clock.monotonic() - HELD_TOO_LONG
         for lane in self._lanes.values():
-            self._unwritten += [Ending(job, Released(), self._options.name) for job in lane.give_back()]
+            if lane.waiting and (not self._accepting or lane.delivered_at < too_late):
+                if self._accepting:
+                    lane.slow_down(HELD_TOO_LONG)
+                self._unwritten += [Ending(job, Released(), self._options.name) for job in lane.give_back()]
 
     def _pause(self) -> float:
         if self._ended or self._unwritten:

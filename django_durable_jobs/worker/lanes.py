@@ -35,6 +35,8 @@ class Lane:
         self._running = 0
         self._threads = 0
         self._mean: float | None = None
+        self.delivered_at = 0.0
+        """When jobs were last added, by the dispatcher's clock."""
 
     @property
     def running(self) -> int:
@@ -81,6 +83,11 @@ class Lane:
             self._for_threads.clear()
             self._for_loop.clear()
         return back
+
+    def slow_down(self, seconds: float) -> None:
+        """Note that jobs take at least so long, though none has ended yet: prefetch less."""
+        with self._guard:
+            self._mean = max(seconds, self._mean or 0.0)
 
     def has_work_for_loop(self) -> bool:
         """Answer whether an async job can begin."""

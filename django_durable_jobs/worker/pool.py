@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Final
 
 from django.db import connections
 
@@ -21,6 +22,9 @@ from .executor import Executor
 from .lanes import Lane
 
 logger = logging.getLogger(__name__)
+
+TURN: Final = 0.02
+"""Seconds that a thread stays with one lane while others may wait."""
 
 Ended = Callable[[Claimed, Outcome], None]
 
@@ -70,14 +74,15 @@ class ThreadPool:
 
     def _work_on(self, lane: Lane) -> None:
         monotonic = self._clock.monotonic
+        turn_ends = monotonic() + TURN
         try:
             while (job := lane.take(for_loop=False)) is not None:
                 began = monotonic()
                 outcome = self._executor.run(job)
                 lane.done(monotonic() - began)
                 self._ended(job, outcome)
-                if not self._turns.empty():
-                    # Another lane waits for a thread: begin again at the end of the row.
+                if began > turn_ends and not self._turns.empty():
+                    # Another lane may wait for a thread: begin again at the end of the row.
                     self._turns.put(lane)
                     lane.thread_came()
                     with self._guard:
@@ -96,7 +101,7 @@ class Loop:
         self._ended = ended
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks: dict[Claimed, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def pump(self, lane: Lane) -> None:
         """Begin every job of the lane that has a slot; from any thread."""
@@ -118,18 +123,19 @@ class Loop:
     def _pump(self, lane: Lane) -> None:
         assert self._loop is not None  # noqa: S101 -- pump() made it
         while (job := lane.take(for_loop=True)) is not None:
-            self._tasks[job] = self._loop.create_task(self._run(lane, job))
+            task = self._loop.create_task(self._run(lane, job))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _run(self, lane: Lane, job: Claimed) -> None:
         began = self._clock.monotonic()
         try:
             outcome = await self._executor.run_async(job)
         finally:
-            del self._tasks[job]
             lane.done(self._clock.monotonic() - began)
         self._ended(job, outcome)
         self._pump(lane)
 
     def _cancel_all(self) -> None:
-        for task in list(self._tasks.values()):
+        for task in list(self._tasks):
             task.cancel()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
-from ..operations.promote import BATCH, next_due, promote
+from ..operations.promote import next_due, promote
 from .options import WorkerOptions
 
 
@@ -21,11 +22,12 @@ class Promoter:
 
     def run_once(self) -> float:
         """Move what is due; come back when the next job is."""
-        moved = promote()
-        if moved:
-            self._promoted()
-        if moved == BATCH:
-            return 0.0
         longest = self._options.idle_poll_interval if self._listening() else self._options.poll_interval
         due = next_due()
-        return longest.total_seconds() if due is None else max(0.0, min(longest, due).total_seconds())
+        if due is None:
+            return longest.total_seconds()
+        if due > timedelta(0):
+            return min(longest, due).total_seconds()
+        if promote():
+            self._promoted()
+        return 0.0

@@ -45,7 +45,7 @@ class Quarantine:
         if len(self._children) < MOST_CHILDREN and queues and rescued_waiting(queues):
             self._start(queues)
             return WATCH * 5
-        return WATCH if self._children else self._options.rescue_interval.total_seconds()
+        return WATCH if self._children else 3 * self._options.rescue_interval.total_seconds()
 
     def _start(self, queues: list[str]) -> None:
         self._started += 1

@@ -22,4 +22,4 @@ class QueueWatch:
         """Look once."""
         for name in queue_names():
             self._serve(name, self._options.concurrency)
-        return self._options.rescue_interval.total_seconds()
+        return 3 * self._options.rescue_interval.total_seconds()

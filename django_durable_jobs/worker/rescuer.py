@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
 
-from ..operations.rescue import BATCH, next_expiry, rescue
+from ..operations.rescue import next_expiry, rescue
 from .options import WorkerOptions
 
 logger = logging.getLogger(__name__)
+
+A_LITTLE_LATER: Final = timedelta(seconds=0.05)
+"""After the end of a lease: renewals that are on their way come first."""
 
 
 class Rescuer:
@@ -22,15 +27,18 @@ class Rescuer:
         self._rescued = rescued
 
     def run_once(self) -> float:
-        """Rescue one batch; come back when the next lease ends, or after the interval."""
+        """Rescue one batch when a lease is over; come back when the next one ends, or after the interval."""
+        interval = self._options.rescue_interval
+        expiry = next_expiry()
+        if expiry is None:
+            return interval.total_seconds()
+        if expiry > timedelta(0):
+            return min(interval, expiry + A_LITTLE_LATER).total_seconds()
         found = rescue()
         for job_id in found.failed:
             logger.error("Job %s failed: its worker was lost and no attempt is left", job_id)
         if found.returned:
             logger.warning("%d jobs of lost workers are pending again", len(found.returned))
             self._rescued()
-        if len(found.returned) + len(found.failed) >= BATCH:
-            return 0.0
-        interval = self._options.rescue_interval
-        expiry = next_expiry()
-        return interval.total_seconds() if expiry is None else max(0.05, min(interval, expiry).total_seconds() + 0.02)
+        # Nothing found: another worker is at it and has the rows locked.
+        return 0.0 if found.returned or found.failed else A_LITTLE_LATER.total_seconds()

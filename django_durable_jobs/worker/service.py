@@ -7,6 +7,7 @@ It never sleeps and never loops until empty.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 from collections.abc import Sequence
@@ -109,27 +110,28 @@ class Rota:
         self.name = name
         self._services = services
         self._clock = clock
-        self._due = dict.fromkeys(range(len(services)), clock.monotonic())
-        self._at_once = False
+        self._due = dict.fromkeys(services, clock.monotonic())
+        self._guard = threading.Lock()
 
-    def all_at_once(self) -> None:
-        """Make every service due; follow with a wake-up of the thread."""
-        self._at_once = True
+    def hasten(self, service: Service, seconds: float = 0.0) -> None:
+        """Make a service due in so many seconds, unless it is sooner; follow with a wake-up of the thread."""
+        with self._guard:
+            self._due[service] = min(self._due[service], self._clock.monotonic() + seconds)
 
     def run_once(self) -> float:
         """Run what is due; an error of one is raised after the others had their turn."""
         problem: Exception | None = None
-        hurry, self._at_once = self._at_once, False
-        for index, service in enumerate(self._services):
-            if not hurry and self._due[index] > self._clock.monotonic():
-                continue
+        for service in self._services:
+            with self._guard:
+                if self._due[service] > self._clock.monotonic():
+                    continue
+                # Before the round: what is hastened while it runs must not be lost.
+                self._due[service] = math.inf
             try:
                 pause = service.run_once()
             except Exception as error:  # noqa: BLE001 -- raised below
                 problem, pause = error, 1.0
-            self._due[index] = self._clock.monotonic() + pause
+            self.hasten(service, pause)
         if problem is not None:
             raise problem
         return max(0.0, min(self._due.values()) - self._clock.monotonic())
-
-

@@ -94,27 +94,41 @@ class Worker:
         if options.alone:
             return threads, None
         quarantine = Quarantine(options, lambda: dispatcher.queues)
+        watch: QueueWatch | None = None
+        promoter = Promoter(options, dispatcher.look_now, lambda: dispatcher.listening)
+
+        def rescued() -> None:
+            rota.hasten(quarantine)
+            dispatcher.look_now()
+
         chores: list[Service] = [
-            Promoter(options, dispatcher.look_now, lambda: dispatcher.listening),
-            Rescuer(options, dispatcher.look_now),
+            promoter,
+            Rescuer(options, rescued),
             quarantine,
             Pruner(),
         ]
         if options.queues is None:
-            chores.insert(0, QueueWatch(options, dispatcher.serve))
+            watch = QueueWatch(options, dispatcher.serve)
+            chores.insert(0, watch)
         rota = Rota("chores", chores, clock=self._clock)
         housekeeping = ServiceThread(rota, clock=self._clock)
         threads.append(housekeeping)
+
+        def due_later(seconds: float) -> None:
+            rota.hasten(promoter, seconds)
+            housekeeping.wake()
+
+        dispatcher.due_later = due_later
         if dialect().has_notifications and get_settings().notify:
 
             def heard(payload: str) -> None:
-                if payload:
-                    dispatcher.look_now()
-                    return
-                # Nothing named: a time to wait for has changed, or listening has only begun.
-                rota.all_at_once()
-                housekeeping.wake()
                 dispatcher.look_now()
+                if not payload:
+                    # A time to wait for has changed, or listening has only begun.
+                    due_later(0.0)
+                elif watch is not None and payload not in dispatcher.queues:
+                    rota.hasten(watch)
+                    housekeeping.wake()
 
             def listening(works: bool) -> None:  # noqa: FBT001 -- a callback
                 dispatcher.listening = works
