@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from django.apps import apps
-from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
+from django.db import IntegrityError, InterfaceError, NotSupportedError, OperationalError, connections, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Greatest
 
@@ -162,6 +162,10 @@ class Dialect:
 
     def notify(self, payloads: Iterable[str]) -> None:
         """Wake listening workers when the present transaction commits; a hint that may be lost."""
+
+    def listen(self, seconds: float, connection: BaseDatabaseWrapper) -> Iterator[str | None]:
+        """Yield what ``notify`` sent; only where ``has_notifications``."""
+        raise NotSupportedError(f"{connection.vendor} has no notifications (waiting {seconds} s for one).")
 
     # Claim and finish ---------------------------------------------------------------------------------------
 

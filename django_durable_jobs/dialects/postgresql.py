@@ -6,7 +6,7 @@ project's transaction goes through Django's, so that it is seen by its logs, wra
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -71,7 +71,7 @@ class PostgreSQL(Dialect):
         """Return settings, cursors, notifications and session locks to what a new connection has."""
         with connection.cursor() as cursor:
             cursor.execute("CLOSE ALL; UNLISTEN *; RESET ALL; SELECT pg_advisory_unlock_all()")
-        connection.ensure_timezone()  # type: ignore[attr-defined]
+        connection.ensure_timezone()
 
     def is_conflict(self, error: Exception) -> bool:
         """Answer whether another transaction was in the way."""
@@ -134,7 +134,7 @@ class PostgreSQL(Dialect):
             for payload in payloads:
                 cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
 
-    def listen(self, seconds: float, connection: BaseDatabaseWrapper) -> Generator[str | None]:
+    def listen(self, seconds: float, connection: BaseDatabaseWrapper) -> Iterator[str | None]:
         """Yield payloads of notifications as they come in, and ``None`` at least every ``seconds``.
 
         ``connection`` belongs to the listener alone. The first ``None`` says that listening has begun.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from django.db import connections
@@ -24,7 +24,7 @@ class Listener:
         self._heard = heard
         self._listening = listening
         self._connection: BaseDatabaseWrapper | None = None
-        self._payloads: Generator[str | None] | None = None
+        self._payloads: Iterator[str | None] | None = None
 
     def run_once(self) -> float:
         """Wait for one payload or half a second."""
