@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import hypothesis
 import pytest
 from django.core.management import call_command
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 TEMPLATE = "durable_jobs_template"
 """The database that each `private_database` is copied from; migrating is done once."""
+
+# How long an example takes says how busy the machine is: other lanes and real workers run beside it.
+hypothesis.settings.register_profile("durable_jobs", deadline=None)
+hypothesis.settings.load_profile("durable_jobs")
 
 
 def pytest_report_header() -> str:
