@@ -46,11 +46,21 @@ def safe_repr(value: object, limit: int) -> str:
     except Exception:  # noqa: BLE001 -- whatever a foreign __repr__ raises, the message must still be written
         text = f"<{type(value).__name__}: its repr cannot be shown>"
     text = text[: limit + 40]
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    text = visible(text)
     if len(text) <= limit:
         return text
     return text[: limit - 1] + "…" if limit > 0 else ""
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    """Return ``text`` with everything unprintable escaped, except the characters in ``keep``.
+
+    Control characters (line breaks, terminal escapes), direction marks, NUL and lone surrogates are unprintable:
+    what is left cannot add a line to a log, move a cursor or turn the text around it. Raises nothing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def format_traceback(exc: BaseException, limit_bytes: int) -> str:
