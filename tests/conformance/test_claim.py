@@ -14,7 +14,7 @@ from django_durable_jobs.outcomes import Released
 from django_durable_jobs.states import Status
 from tests.factories import claim_of, make_job, make_worker, present
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 
 def test_jobs_are_claimed_by_priority_then_by_creation() -> None:
