@@ -126,8 +126,11 @@ class Dialect:
 
     # Enqueue ------------------------------------------------------------------------------------------------
 
-    def insert_jobs(self, jobs: Sequence[NewJob]) -> None:
-        """Store new jobs, all or none. Runs inside the caller's transaction if there is one."""
+    def insert_jobs(self, jobs: Sequence[NewJob], notify: Sequence[str] = ()) -> None:
+        """Store new jobs, all or none, and send notifications at the same commit.
+
+        Runs inside the caller's transaction if there is one.
+        """
         job_model = self.model("Job")
         job_model.objects.using(self.alias).bulk_create(
             [

@@ -95,13 +95,15 @@ class PostgreSQL(Dialect):
 
     # Enqueue ------------------------------------------------------------------------------------------------
 
-    def insert_jobs(self, jobs: Sequence[NewJob]) -> None:
-        """Insert one or some by VALUES, many by COPY."""
+    def insert_jobs(self, jobs: Sequence[NewJob], notify: Sequence[str] = ()) -> None:
+        """Insert one or some by VALUES, with the notification in the same statement; many by COPY."""
         if len(jobs) >= COPY_FROM:
-            self._copy_jobs(jobs)
+            self._copy_jobs(jobs, notify)
+            return
+        if len(jobs) == 1:
+            self._insert_job(jobs[0], notify)
             return
         now = self.now_sql()
-        sql = f"INSERT INTO {self.table('Job')} ({', '.join(_INSERTED)}) VALUES "
         row_sql = f"(%s, %s, %s, %s, %s, %s, %s, %s, {now}, "
         parts: list[str] = []
         params: list[Any] = []
@@ -114,10 +116,35 @@ class PostgreSQL(Dialect):
             else:
                 parts.append(f"{row_sql}%s)")
                 params.append(job.run_at)
+        sql = f"INSERT INTO {self.table('Job')} ({', '.join(_INSERTED)}) VALUES {', '.join(parts)}"
+        if notify:
+            # A statement of its own would be a second commit where no transaction is open.
+            sql = f"WITH added AS ({sql}) SELECT pg_notify('{CHANNEL}', payload) FROM unnest(%s::text[]) AS payload"
+            params.append(list(notify))
         with self.connection.cursor() as cursor:
-            cursor.execute(sql + ", ".join(parts), params)
+            cursor.execute(sql, params)
 
-    def _copy_jobs(self, jobs: Sequence[NewJob]) -> None:
+    def _insert_job(self, job: NewJob, notify: Sequence[str]) -> None:
+        """Insert one job by the shortest statement: the server reads it anew for each job."""
+        columns = ["id", "definition", "queue", "rank", "payload", "max_attempts", "created_at", "status"]
+        values = ["%s"] * 6 + [self.now_sql(), f"'{self.first_status(job)}'"]
+        params: list[Any] = list(job[:6])
+        if job.options is not None:
+            columns.append("options")
+            values.append("%s")
+            params.append(job.options)
+        if job.run_at is not None or job.delay is not None:
+            columns.append("run_at")
+            values.append("%s" if job.delay is None else f"{self.now_sql()} + %s")
+            params.append(job.run_at if job.delay is None else job.delay)
+        sql = f"INSERT INTO {self.table('Job')} ({', '.join(columns)}) VALUES ({', '.join(values)})"  # noqa: S608 -- names of ours
+        if notify:
+            sql += f" RETURNING pg_notify('{CHANNEL}', %s)"
+            params.append(notify[0])
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, params)
+
+    def _copy_jobs(self, jobs: Sequence[NewJob], notify: Sequence[str]) -> None:
         with transaction.atomic(using=self.alias, savepoint=False):
             with self.connection.cursor() as cursor:
                 cursor.execute(f"SELECT {self.now_sql()}", [])
@@ -127,6 +154,7 @@ class PostgreSQL(Dialect):
                 for job in jobs:
                     due = now + job.delay if job.delay is not None else job.run_at
                     copy.write_row((*job[:7], self.first_status(job).value, now, due))
+            self.notify(notify)
 
     def notify(self, payloads: Iterable[str]) -> None:
         """Send one notification per payload, delivered at the commit; the server drops doubles."""

@@ -106,7 +106,7 @@ class SQLite(Dialect):
         finally:
             connection.transaction_mode = before  # type: ignore[attr-defined]
 
-    def insert_jobs(self, jobs: Sequence[NewJob]) -> None:
+    def insert_jobs(self, jobs: Sequence[NewJob], notify: Sequence[str] = ()) -> None:
         """Insert with one prepared statement; a model instance per job would cost five times as much."""
         now = self.now_sql()
         later: dict[float, list[tuple[Any, ...]]] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +10,7 @@ from uuid import UUID
 
 from django.db import IntegrityError, connections, transaction
 
+from ..clock import SYSTEM
 from ..conf import Settings, get_settings
 from ..definitions import Definition, Options
 from ..dialects import Dialect, dialect_of
@@ -101,16 +101,8 @@ def _store(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
         return
     queues = {job.queue for job in jobs}
     _ensure_queues(queues, dialect)
-    notify = settings.notify and dialect.has_notifications
-    if len(jobs) == 1:
-        dialect.insert_jobs(jobs)
-        if notify:
-            _notify(_payloads(jobs), dialect)
-    else:
-        with transaction.atomic(using=dialect.alias, savepoint=False):
-            dialect.insert_jobs(jobs)
-            if notify:
-                dialect.notify(_payloads(jobs))
+    notify = _notifications(jobs, dialect) if settings.notify and dialect.has_notifications else []
+    dialect.insert_jobs(jobs, notify)
     fault("enqueued")
 
 
@@ -119,17 +111,16 @@ def _payloads(jobs: Iterable[NewJob]) -> list[str]:
     return sorted({job.queue if job.run_at is None and job.delay is None else "" for job in jobs})
 
 
-def _notify(payloads: list[str], dialect: Dialect) -> None:
+def _notifications(jobs: list[NewJob], dialect: Dialect) -> list[str]:
+    """Return what to notify now, leaving out what this process said a moment ago."""
+    payloads = _payloads(jobs)
     if connections[dialect.alias].in_atomic_block:
         # The moment of the commit is not known, so nothing may be left out; the server merges doubles.
-        dialect.notify(payloads)
-        return
-    now = time.monotonic()
-    for payload in payloads:
-        key = (dialect.alias, payload)
-        if now - _notified.get(key, -1.0) >= NOTIFY_PAUSE:
-            _notified[key] = now
-            dialect.notify([payload])
+        return payloads
+    now = SYSTEM.monotonic()
+    due = [payload for payload in payloads if now - _notified.get((dialect.alias, payload), -1.0) >= NOTIFY_PAUSE]
+    _notified.update({(dialect.alias, payload): now for payload in due})
+    return due
 
 
 def _ensure_queues(names: set[str], dialect: Dialect) -> None:
