@@ -84,14 +84,22 @@ class PostgreSQL(Dialect):
         if not isinstance(error, DatabaseError):
             return False
         state = _sqlstate(error)
-        return state in AWAY or (state is None and isinstance(error, OperationalError)) or (state or "").startswith("08")
+        return (
+            state in AWAY or (state is None and isinstance(error, OperationalError)) or (state or "").startswith("08")
+        )
 
     def database_problems(self) -> list[tuple[str, str, str]]:
         """Refuse servers that are too old."""
         version: int = self.connection.pg_version  # type: ignore[attr-defined]
         if version >= MINIMUM:
             return []
-        return [("E006", f"The jobs' database {self.alias!r} is PostgreSQL {version // 10_000}.", "Use PostgreSQL 14 or later.")]
+        return [
+            (
+                "E006",
+                f"The jobs' database {self.alias!r} is PostgreSQL {version // 10_000}.",
+                "Use PostgreSQL 14 or later.",
+            )
+        ]
 
     # Enqueue ------------------------------------------------------------------------------------------------
 
@@ -137,7 +145,7 @@ class PostgreSQL(Dialect):
             columns.append("run_at")
             values.append("%s" if job.delay is None else f"{self.now_sql()} + %s")
             params.append(job.run_at if job.delay is None else job.delay)
-        sql = f"INSERT INTO {self.table('Job')} ({', '.join(columns)}) VALUES ({', '.join(values)})"  # noqa: S608 -- names of ours
+        sql = f"INSERT INTO {self.table('Job')} ({', '.join(columns)}) VALUES ({', '.join(values)})"
         if notify:
             sql += f" RETURNING pg_notify('{CHANNEL}', %s)"
             params.append(notify[0])
@@ -182,8 +190,9 @@ class PostgreSQL(Dialect):
     def claim(self, claim: Claim) -> list[Claimed]:
         """Claim in one statement; see ``_claim_sql``."""
         with self.hot_cursor() as cursor:
-            cursor.execute(f"WITH {self._claim_sql(claim.rescued)} SELECT * FROM claimed", _claim_params(claim))
-            return _in_order(cursor.fetchall())
+            sql = f"WITH {self._claim_sql(claim.rescued)} SELECT * FROM claimed ORDER BY rank, id"
+            cursor.execute(sql, _claim_params(claim))
+            return list(map(Claimed._make, cursor.fetchall()))
 
     def complete(self, completions: Sequence[Completion]) -> set[UUID]:
         """Finish in one statement; see ``_complete_sql``."""
@@ -196,13 +205,12 @@ class PostgreSQL(Dialect):
         sql = (
             f"WITH {self._complete_sql()}, {self._claim_sql(claim.rescued)} "
             f"SELECT {', '.join(Claimed._fields)} FROM claimed "
-            f"UNION ALL SELECT id, {', '.join(['NULL'] * (len(Claimed._fields) - 1))} FROM done"
+            f"UNION ALL SELECT id, {', '.join(['NULL'] * (len(Claimed._fields) - 1))} FROM done ORDER BY rank, id"
         )
         with self.hot_cursor() as cursor:
             cursor.execute(sql, {**_complete_params(completions), **_claim_params(claim)})
             rows = cursor.fetchall()
-        done = {row[0] for row in rows if row[1] is None}
-        return done, _in_order([row for row in rows if row[1] is not None])
+        return {row[0] for row in rows if row[1] is None}, [Claimed._make(row) for row in rows if row[1] is not None]
 
     def _complete_sql(self) -> str:
         verb = TRANSITIONS["complete"]
@@ -211,8 +219,8 @@ class PostgreSQL(Dialect):
                 UPDATE {self.table("Job")} AS job SET
                     status = '{verb.target}', result = given.result, finished_at = {self.now_sql()},
                     worker_id = NULL, lease_expires_at = NULL
-                FROM unnest(%(done_ids)s::uuid[], %(done_tokens)s::int[], %(results)s::text[]) AS given(id, token, result)
-                WHERE job.id = ANY (%(done_ids)s::uuid[]) AND job.id = given.id
+                FROM unnest(%(done_ids)b::uuid[], %(done_tokens)b::int[], %(results)s::text[]) AS given(id, token, result)
+                WHERE job.id = ANY (%(done_ids)b::uuid[]) AND job.id = given.id
                     AND job.token = given.token AND job.status = '{_RUNNING}'
                 RETURNING job.id
             )"""
@@ -262,7 +270,7 @@ class PostgreSQL(Dialect):
             UPDATE {self.table("Job")} AS job SET lease_expires_at = {self.now_sql()} + %s
             FROM mine WHERE job.id = mine.id
             RETURNING job.id, job.token
-        """  # noqa: S608 -- names from _meta and the table of transitions
+        """
         with self.hot_cursor() as cursor:
             cursor.execute(sql, ([held.id for held in leases], [held.token for held in leases], worker_id, length))
             return {Held(*row) for row in cursor.fetchall()}
@@ -284,7 +292,7 @@ class PostgreSQL(Dialect):
             SELECT job_id, generation, key, name, kind, result, error, {self.now_sql()}
             FROM given JOIN held ON held.id = given.job_id AND held.token = given.token
             RETURNING job_id, key
-        """  # noqa: S608 -- as above
+        """
         try:
             with self.hot_cursor() as cursor:
                 cursor.execute(sql, [list(column) for column in zip(*rows, strict=True)])
@@ -341,8 +349,3 @@ def _complete_params(completions: Sequence[Completion]) -> dict[str, Any]:
         "done_tokens": [row.token for row in completions],
         "results": [row.result for row in completions],
     }
-
-
-def _in_order(rows: Iterable[tuple[Any, ...]]) -> list[Claimed]:
-    """Sort claimed rows by priority, then creation: RETURNING promises no order."""
-    return sorted(map(Claimed._make, rows), key=lambda row: (row.rank, row.id))

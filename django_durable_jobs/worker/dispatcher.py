@@ -275,4 +275,3 @@ class Dispatcher:
         if any(lane.room() > 0 for lane in self._lanes.values()):
             return max(0.0, self._look_at - self._clock.monotonic())
         return 1.0
-

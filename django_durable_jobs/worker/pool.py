@@ -46,7 +46,8 @@ class ThreadPool:
     def send(self, lane: Lane, count: int) -> None:
         """Let ``count`` more threads work on this lane."""
         for _ in range(count):
-            lane.thread_came()
+            if not lane.enter():
+                return
             with self._guard:
                 if self._idle > 0:
                     self._idle -= 1
@@ -73,23 +74,25 @@ class ThreadPool:
             connections.close_all()
 
     def _work_on(self, lane: Lane) -> None:
+        """Run jobs of a lane, whose slot this thread has, until none waits or the turn is over."""
         monotonic = self._clock.monotonic
         turn_ends = monotonic() + TURN
-        try:
-            while (job := lane.take(for_loop=False)) is not None:
+        while True:
+            while (job := lane.next_for_thread()) is not None:
                 began = monotonic()
                 outcome = self._executor.run(job)
-                lane.done(monotonic() - began)
+                lane.took(monotonic() - began)
                 self._ended(job, outcome)
                 if began > turn_ends and not self._turns.empty():
-                    # Another lane may wait for a thread: begin again at the end of the row.
+                    # Another lane may wait for a thread: begin again at the end of the row, keeping the slot.
                     self._turns.put(lane)
-                    lane.thread_came()
                     with self._guard:
                         self._idle -= 1
                     return
-        finally:
-            lane.thread_left()
+            lane.leave()
+            # A job that was added between the last look and the leaving had counted on this thread.
+            if not (lane.has_work_for_threads() and lane.enter()):
+                return
 
 
 class Loop:
@@ -122,7 +125,7 @@ class Loop:
 
     def _pump(self, lane: Lane) -> None:
         assert self._loop is not None  # noqa: S101 -- pump() made it
-        while (job := lane.take(for_loop=True)) is not None:
+        while (job := lane.next_for_loop()) is not None:
             task = self._loop.create_task(self._run(lane, job))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -132,7 +135,8 @@ class Loop:
         try:
             outcome = await self._executor.run_async(job)
         finally:
-            lane.done(self._clock.monotonic() - began)
+            lane.took(self._clock.monotonic() - began)
+            lane.leave()
         self._ended(job, outcome)
         self._pump(lane)
 
