@@ -10,9 +10,23 @@ from ..models import Worker
 from .database import alias, dialect
 
 
-def register(name: str, *, host: str, pid: int, queues: dict[str, int], lease: timedelta) -> int:
-    """Add a row for a starting worker and return its id; a live worker of the same name refuses it."""
+def register(
+    name: str,
+    *,
+    host: str,
+    pid: int,
+    queues: dict[str, int],
+    lease: timedelta,
+    tried_for: timedelta = timedelta(0),
+) -> int:
+    """Add a row for a starting worker and return its id; a live worker of the same name refuses it.
+
+    ``tried_for`` says how long this process has been at it: a row of its own that is as young comes from a try
+    whose answer was lost, and must not keep it out.
+    """
     table = Worker.objects.using(alias())
+    if tried_for:
+        table.filter(name=name, host=host, pid=pid, started_at__gte=DatabaseNow() - tried_for).delete()
     worker = table.create(
         name=name, host=host, pid=pid, queues=queues, lease_expires_at=DatabaseNow() + lease, seen_at=DatabaseNow()
     )

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+from datetime import timedelta
 from typing import Final
 
 from django.db import connections
@@ -139,22 +140,31 @@ class Worker:
     def _register(self) -> int | None:
         """Add this worker's row, waiting for a database that is not up yet; ``None`` when stopped meanwhile."""
         options = self._options
-        deadline, pause = self._clock.monotonic() + WAIT_FOR_DATABASE, 0.1
+        began, pause, tried_for = self._clock.monotonic(), 0.1, timedelta(0)
         while not self._stop.is_set():
             try:
                 queues = options.queues or dict.fromkeys(queue_names(), options.concurrency)
                 return register(
-                    options.name, host=socket.gethostname(), pid=os.getpid(), queues=queues, lease=options.lease
+                    options.name,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    queues=queues,
+                    lease=options.lease,
+                    tried_for=tried_for,
                 )
             except WorkerNameTaken:
                 raise
             except Exception as error:
                 connections.close_all()
-                if not dialect().is_disconnect(error) or self._clock.monotonic() > deadline:
+                waited = self._clock.monotonic() - began
+                passing = dialect().is_disconnect(error) or dialect().is_conflict(error)
+                if not passing or waited > WAIT_FOR_DATABASE:
                     raise
                 logger.warning("The database cannot be reached (%s); trying again in %.1f s", error, pause)
             self._clock.wait(self._stop, pause)
             pause = min(pause * 2, 5.0)
+            # A second more than it took: the two clocks need not tick alike.
+            tried_for = timedelta(seconds=self._clock.monotonic() - began + 1)
         return None
 
     # Ending -------------------------------------------------------------------------------------------------
