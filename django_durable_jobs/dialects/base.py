@@ -159,9 +159,7 @@ class Dialect:
     def add_queues(self, names: Iterable[str]) -> None:
         """Make sure that these queues have a row."""
         queue = self.model("Queue")
-        queue.objects.using(self.alias).bulk_create(
-            [queue(name=name) for name in sorted(names)], ignore_conflicts=True
-        )
+        queue.objects.using(self.alias).bulk_create([queue(name=name) for name in sorted(names)], ignore_conflicts=True)
 
     def notify(self, payloads: Iterable[str]) -> None:
         """Wake listening workers when the present transaction commits; a hint that may be lost."""
@@ -212,7 +210,9 @@ class Dialect:
             )
             # The rows are locked since they were read, so the new values are known without reading again.
             claimed += [
-                row._replace(token=row.token + 1, attempt=row.attempt + 1, max_attempts=max(row.max_attempts, row.attempt + 1))
+                row._replace(
+                    token=row.token + 1, attempt=row.attempt + 1, max_attempts=max(row.max_attempts, row.attempt + 1)
+                )
                 for row in map(Claimed._make, rows)
             ]
         return claimed
@@ -245,8 +245,14 @@ class Dialect:
 
     def renew(self, worker_id: int, leases: Sequence[Held], length: timedelta) -> set[Held]:
         """Extend these leases; return those that are still held."""
+
         def work() -> set[Held]:
-            jobs = self.model("Job").objects.using(self.alias).held_by(worker_id).filter(id__in=[held.id for held in leases])
+            jobs = (
+                self.model("Job")
+                .objects.using(self.alias)
+                .held_by(worker_id)
+                .filter(id__in=[held.id for held in leases])
+            )
             present = {Held(*row) for row in jobs.order_by("id").select_for_update().values_list("id", "token")}
             still = present & set(leases)
             jobs.filter(id__in=[held.id for held in still]).update(lease_expires_at=DatabaseNow() + length)
@@ -267,7 +273,8 @@ class Dialect:
     def _save_checkpoints(self, rows: Sequence[NewCheckpoint]) -> set[tuple[UUID, str]]:
         tokens = {row.job_id: row.token for row in rows}
         held = (
-            self.model("Job").objects.using(self.alias)
+            self.model("Job")
+            .objects.using(self.alias)
             .running()
             .filter(id__in=tokens)
             .order_by("id")

@@ -70,7 +70,13 @@ class SQLite(Dialect):
         settings = self.connection.settings_dict
         name = str(settings["NAME"])
         if name == ":memory:" or "mode=memory" in name or not name:
-            return [("W006", f"The jobs' database {self.alias!r} is SQLite in memory.", "A worker cannot see it: use a file.")]
+            return [
+                (
+                    "W006",
+                    f"The jobs' database {self.alias!r} is SQLite in memory.",
+                    "A worker cannot see it: use a file.",
+                )
+            ]
         options = settings.get("OPTIONS", {})
         wanted = (
             '"OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 5, "init_command": "PRAGMA journal_mode = WAL"}'
@@ -150,7 +156,7 @@ class SQLite(Dialect):
                 ORDER BY rank, id LIMIT %s
             ) AND status = '{source}'
             RETURNING {", ".join(Claimed._fields)}
-        """  # noqa: S608 -- names from _meta and the table of transitions
+        """
         claimed: list[Claimed] = []
         with self.connection.cursor() as cursor:
             for queue, amount in claim.wants:
@@ -175,7 +181,7 @@ class SQLite(Dialect):
             ) AS given
             WHERE job.id = given.id AND job.token = given.token AND job.status = '{_RUNNING}'
             RETURNING id
-        """  # noqa: S608 -- as above
+        """
         with self.connection.cursor() as cursor:
             cursor.execute(sql, [given])
             return {UUID(id_) for (id_,) in cursor.fetchall()}
