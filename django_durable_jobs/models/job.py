@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..ids import new_id
 from ..querysets.jobs import JobQuerySet
+from ..rendering import visible
 from ..states import DUE_LATER, FINAL, Status
 from .fields import NameField
 from .indexes import StatusIndex
@@ -149,7 +150,7 @@ class Job(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.definition} {self.id}"
+        return f"{visible(self.definition)} {self.id}"
 
     @property
     def priority(self) -> int:

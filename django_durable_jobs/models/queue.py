@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from ..rendering import visible
 from .fields import NameField
 
 
@@ -21,4 +22,4 @@ class Queue(models.Model):
         default_permissions = ("view",)
 
     def __str__(self) -> str:
-        return self.name
+        return visible(self.name)

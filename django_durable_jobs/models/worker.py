@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from ..querysets.workers import WorkerQuerySet
+from ..rendering import visible
 from .fields import NameField
 
 
@@ -34,4 +35,4 @@ class Worker(models.Model):
         default_permissions = ("view",)
 
     def __str__(self) -> str:
-        return self.name
+        return visible(self.name)

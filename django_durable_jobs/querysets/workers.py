@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.db.models import QuerySet
+from django.db.models import Case, QuerySet, Value, When
 
 from ..dialects.now import DatabaseNow
 
@@ -26,3 +26,12 @@ class WorkerQuerySet(_Base):
     def lost(self) -> WorkerQuerySet:
         """Workers that neither stopped nor were heard of within their lease."""
         return self.filter(stopped_at=None, lease_expires_at__lt=DatabaseNow())
+
+    def with_state(self) -> WorkerQuerySet:
+        """The same rows with ``state``: alive, lost or stopped, as the database's clock has it."""
+        state = Case(
+            When(stopped_at__isnull=False, then=Value("stopped")),
+            When(lease_expires_at__gte=DatabaseNow(), then=Value("alive")),
+            default=Value("lost"),
+        )
+        return self.annotate(state=state)

@@ -1,0 +1,125 @@
+"""What the page of a job shows below its fields: values, attempts and calls, each read in a bounded query."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from django.db.models import QuerySet
+from django.http import QueryDict
+from django.utils.translation import gettext_lazy as _
+
+from ..models import Attempt, Checkpoint, Job
+from ..operations.database import alias
+from .showing import PAGE_LIMIT, ROW_LIMIT, Shown, cut, in_list, instant, shown
+
+ATTEMPTS: Final = 20
+CALLS: Final = 100
+
+
+@dataclass(frozen=True)
+class Value:
+    """One stored value of the job."""
+
+    title: Any
+    what: str
+    shown: Shown
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some rows of a table, and where the others are."""
+
+    rows: list[Any]
+    number: int
+    more: bool
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anywhere to go."""
+        return self.more or self.number > 1
+
+
+def job_details(job: Job, address: QueryDict, *, values: bool) -> dict[str, Any]:
+    """Return the template's names; without ``values`` no stored value is even read."""
+    attempts = Attempt.objects.using(alias()).filter(job_id=job.id).order_by("-id")
+    calls = Checkpoint.objects.using(alias()).filter(job_id=job.id).order_by("-generation", "id")
+    if values:
+        attempts = cut(attempts, PAGE_LIMIT, "error", "traceback")
+        calls = cut(calls, ROW_LIMIT, "result", "error")
+    else:
+        attempts = attempts.defer("error", "traceback")
+        calls = calls.defer("result", "error")
+    return {
+        "may_see_values": values,
+        "values": _values(job) if values else [],
+        "attempts": _page(attempts, address.get("attempts"), ATTEMPTS, lambda row: _attempt(row, values=values)),
+        "calls": _page(calls, address.get("calls"), CALLS, lambda row: _call(row, values=values)),
+        "generations": job.generation > 0,
+    }
+
+
+def stored_text(job_id: UUID, what: str, row: int) -> str | None:
+    """Return one stored text of a job in full; ``None`` when there is none by this name."""
+    own = {"arguments": "payload", "result": "result", "options": "options", "error": "last_error"}
+    rows: QuerySet[Any]
+    if what in own:
+        rows, column = Job.objects.using(alias()).filter(id=job_id), own[what]
+    elif what in {"traceback", "attempt-error"}:
+        rows = Attempt.objects.using(alias()).filter(job_id=job_id, id=row)
+        column = what.removeprefix("attempt-")
+    elif what in {"call-result", "call-error"}:
+        rows = Checkpoint.objects.using(alias()).filter(job_id=job_id, id=row)
+        column = what.removeprefix("call-")
+    else:
+        return None
+    text: str | None = rows.values_list(column, flat=True).first()
+    return text
+
+
+def _values(job: Job) -> list[Value]:
+    titles = [
+        (_("Error"), "error", "last_error"),
+        (_("Arguments"), "arguments", "payload"),
+        (_("Result"), "result", "result"),
+        (_("Options of this job"), "options", "options"),
+    ]
+    found = [(title, what, shown(job, column)) for title, what, column in titles]
+    return [Value(title, what, text) for title, what, text in found if text is not None]
+
+
+def _page(rows: QuerySet[Any], asked: str | None, size: int, make: Any) -> Page:
+    # Three digits at most: an offset is paid for row by row.
+    number = int(asked) if asked and re.fullmatch(r"[1-9][0-9]{0,2}", asked) else 1
+    first = (number - 1) * size
+    # One more than shown says whether there are more, without counting.
+    found = list(rows[first : first + size + 1])
+    return Page([make(row) for row in found[:size]], number, more=len(found) > size)
+
+
+def _attempt(row: Attempt, *, values: bool) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "number": row.number,
+        "end": row.get_end_display(),
+        "worker": in_list(row.worker_name),
+        "started": instant(row.started_at),
+        "finished": instant(row.finished_at),
+        "error": shown(row, "error") if values else None,
+        "traceback": shown(row, "traceback") if values else None,
+    }
+
+
+def _call(row: Checkpoint, *, values: bool) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "generation": row.generation,
+        "key": in_list(row.key),
+        "name": in_list(row.name),
+        "kind": row.get_kind_display(),
+        "created": instant(row.created_at),
+        "result": shown(row, "result") if values else None,
+        "error": shown(row, "error") if values else None,
+    }

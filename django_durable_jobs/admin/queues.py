@@ -1,0 +1,60 @@
+"""Queues in the admin: what waits and what runs in each."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import admin
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
+
+from ..models import Queue
+from ..operations.database import jobs
+from ..states import Status
+from .base import ViewOnly
+from .showing import in_list, instant
+
+
+@admin.register(Queue)
+class QueueAdmin(ViewOnly):
+    """One row per queue, with counts of its live jobs."""
+
+    ordering = ("name",)
+    list_display = ("shown_name", "pending", "running", "created")
+    fields = ("shown_name", "pending", "running", "created")
+    readonly_fields = fields
+
+    def prepare(self, rows: list[Any]) -> None:
+        """Count live jobs by queue: both statuses have a partial index, history is not touched."""
+        names = [queue.name for queue in rows]
+        for status in (Status.PENDING, Status.RUNNING):
+            counts = jobs().in_status(status).on_queues(names).counted_by("queue")
+            for queue in rows:
+                setattr(queue, f"number_{status}", counts.get(queue.name, 0))
+
+    @admin.display(description=_("name"))
+    def shown_name(self, queue: Queue) -> str:
+        """The name."""
+        return in_list(queue.name)
+
+    @admin.display(description=_("pending"))
+    def pending(self, queue: Queue) -> str:
+        """Jobs that a worker may claim now."""
+        return self._link(queue, Status.PENDING)
+
+    @admin.display(description=_("running"))
+    def running(self, queue: Queue) -> str:
+        """Jobs that a worker holds."""
+        return self._link(queue, Status.RUNNING)
+
+    @admin.display(description=_("first used"))
+    def created(self, queue: Queue) -> str:
+        """When its row was made."""
+        return instant(queue.created_at)
+
+    def _link(self, queue: Queue, status: Status) -> str:
+        address = reverse(f"{self.admin_site.name}:django_durable_jobs_job_changelist")
+        query = urlencode({"queue": queue.name, "status": status.value})
+        return format_html('<a href="{}?{}">{}</a>', address, query, getattr(queue, f"number_{status}"))
