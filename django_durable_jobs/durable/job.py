@@ -105,6 +105,14 @@ def _invocation(job: DurableJob[P, R], item: object, index: int) -> Invocation[R
     )
 
 
+def _checked(item: object, index: int) -> Invocation[Any]:
+    if isinstance(item, Invocation):
+        return item
+    raise ArgumentError(
+        f"Item {index} of enqueue_many() is {type(item).__name__}: give jobs with their arguments, made by job.s(...)."
+    )
+
+
 def get_job(name: str) -> DurableJob[..., Any]:
     """Return the durable job registered under ``name``, or raise ``UnknownDefinition``."""
     return DurableJob(registry.get(name))
@@ -126,7 +134,7 @@ async def aenqueue(job: DurableJob[P, R] | str, /, *args: Any, **kwargs: Any) ->
 
 def enqueue_many(invocations: Iterable[Invocation[R]]) -> list[JobHandle[R]]:
     """Store jobs of any definitions at once, all or none: ``enqueue_many([a.s(1), b.s(x=2)])``."""
-    requests = [one.request() for one in invocations]
+    requests = [_checked(one, index).request() for index, one in enumerate(invocations)]
     return [
         JobHandle(job_id, request.definition.name) for job_id, request in zip(store(requests), requests, strict=True)
     ]
