@@ -1,0 +1,170 @@
+"""Many jobs at once, and jobs whose id the caller chose, on every database."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.db import transaction
+
+from django_durable_jobs import ArgumentError, OptionError, SerializationError, enqueue_many
+from django_durable_jobs.ids import new_id
+from django_durable_jobs.models import Job
+from django_durable_jobs.operations.claim import claim
+from tests.factories import claim_of, make_worker
+from tests.jobs import add, explode, noop
+from tests.waiting import together
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 199, 200, 2500])
+def test_many_jobs_are_stored_at_once_in_their_order(count: int) -> None:
+    # 200 is where PostgreSQL begins to COPY; 2,500 rows are beyond the parameters of one statement everywhere.
+    handles = add.enqueue_many([(n, n) for n in range(count)])
+    assert list(Job.objects.order_by("id").values_list("id", flat=True)) == [handle.id for handle in handles]
+    for index in {0, count // 2, count - 1} if count else ():
+        assert add.definition.arguments.load(handles[index].job().payload) == ((index, index), {})
+
+
+@pytest.mark.parametrize("count", [3, 600])
+def test_every_column_is_the_same_whether_jobs_are_stored_singly_or_together(count: int) -> None:
+    def columns(job_id: UUID) -> dict[str, Any]:
+        row = Job.objects.values().get(id=job_id)
+        waits = None if row["run_at"] is None else row["run_at"] - row["created_at"]
+        unlike = {"id": None, "created_at": None, "run_at": waits and round(waits.total_seconds())}
+        return {**row, **unlike}
+
+    jobs = [
+        noop,
+        noop.using(delay=60),
+        noop.using(queue="mail", priority=-7, retries=0, call_retries=2),
+    ]
+    singly = [columns(job.enqueue(1).id) for job in jobs]
+    together_ = enqueue_many([jobs[n % 3].s(1) for n in range(count)])
+    assert [columns(handle.id) for handle in together_[:3]] == singly
+    assert [columns(handle.id) for handle in together_[-3:]] == singly
+
+
+def test_jobs_of_several_definitions_and_ways_to_give_arguments() -> None:
+    first, second, third = enqueue_many([add.s(1, b=2), noop.s(n=1), add.using(queue="mail").s(3, 4)])
+    assert [handle.definition for handle in (first, second, third)] == ["tests.jobs.add", "tests.jobs.noop", add.name]
+    assert third.job().queue == "mail"
+    (by_name,) = add.enqueue_many([{"a": 1, "b": 2}])
+    assert by_name.job().payload == add.enqueue(a=1, b=2).job().payload
+
+
+def test_a_generator_of_jobs_is_taken_too() -> None:
+    assert len(add.enqueue_many((n, n) for n in range(3))) == 3
+    assert len(enqueue_many(add.s(n, n) for n in range(3))) == 3
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [((1,), ArgumentError), ((1, 2, 3), ArgumentError), ((1, "2"), ArgumentError), ((1, float("nan")), ArgumentError)],
+)
+@pytest.mark.parametrize("index", [0, 2, 4])
+def test_n32_one_bad_job_refuses_all_and_is_named_by_its_index(
+    bad: tuple[Any, ...], error: type[Exception], index: int
+) -> None:
+    arguments: list[Any] = [(n, n) for n in range(5)]
+    arguments[index] = bad
+    with pytest.raises(error, match=rf"\b{index} of 5\b"):
+        add.enqueue_many(arguments)
+    assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize("bad", [5, "ab", None, [1, 2], noop])
+def test_n32_an_item_that_is_no_set_of_arguments_is_named_by_its_index(bad: Any) -> None:
+    with pytest.raises(ArgumentError, match="Item 1 of enqueue_many"):
+        add.enqueue_many([(1, 2), bad])
+    with pytest.raises(ArgumentError, match="Item 1 of enqueue_many"):
+        enqueue_many([add.s(1, 2), bad])
+    assert not Job.objects.exists()
+
+
+def test_an_argument_that_cannot_be_stored_is_named_with_its_index() -> None:
+    with pytest.raises(SerializationError, match="Job 1 of 2.*NUL"):
+        enqueue_many([noop.s(1), explode.s("a\0b")])
+
+
+def test_many_jobs_are_part_of_the_callers_transaction() -> None:
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        add.enqueue_many([(n, n) for n in range(300)])
+        raise ZeroDivisionError
+    assert not Job.objects.exists()
+
+
+def test_jobs_stored_together_are_claimed_in_their_order() -> None:
+    handles = add.enqueue_many([(n, n) for n in range(300)])
+    claimed = claim(claim_of(make_worker(), 300))
+    assert [job.id for job in claimed] == [handle.id for handle in handles]
+
+
+# Given ids --------------------------------------------------------------------------------------------------
+
+
+def test_n29_a_given_id_is_used_and_a_repeat_finds_the_same_job() -> None:
+    job_id = new_id()
+    handles = [add.using(id=job_id).enqueue(1, 2) for _n in range(3)]
+    assert {handle.id for handle in handles} == {job_id}
+    assert Job.objects.count() == 1
+
+
+@pytest.mark.parametrize("job", [add.s(1, 3), noop.s(1)])
+def test_n29_an_id_that_belongs_to_another_job_is_refused(job: Any) -> None:
+    job_id = new_id()
+    add.using(id=job_id).enqueue(1, 2)
+    with pytest.raises(OptionError, match=f"{job_id} belongs to another job"):
+        job.job.using(id=job_id).enqueue(*job.args)
+    assert Job.objects.count() == 1
+
+
+@pytest.mark.parametrize("wrong", ["x", 17, str(uuid4()), b"0" * 16, 1.5])
+def test_n29_an_id_that_is_no_uuid_is_refused(wrong: Any) -> None:
+    with pytest.raises(OptionError, match="id must be a uuid"):
+        add.using(id=wrong)
+
+
+def test_n29_one_call_cannot_use_an_id_twice() -> None:
+    job = add.using(id=new_id())
+    with pytest.raises(OptionError, match="same id"):
+        enqueue_many([job.s(1, 2), job.s(1, 2)])
+    assert not Job.objects.exists()
+
+
+def test_n29_an_id_of_another_job_refuses_all_jobs_of_the_call() -> None:
+    job_id = new_id()
+    add.using(id=job_id).enqueue(1, 2)
+    with pytest.raises(OptionError, match="another job"):
+        enqueue_many([noop.s(1), add.using(id=job_id).s(1, 3), noop.s(2)])
+    assert Job.objects.count() == 1
+
+
+def test_jobs_with_and_without_ids_are_stored_together() -> None:
+    job_id = new_id()
+    add.using(id=job_id).enqueue(1, 2)
+    first, known, last = enqueue_many([noop.s(1), add.using(id=job_id).s(1, 2), noop.s(2)])
+    assert known.id == job_id
+    assert len({first.id, job_id, last.id}) == 3
+    assert Job.objects.count() == 3
+
+
+def test_n29_the_same_id_from_several_threads_makes_one_job() -> None:
+    for _round in range(10):
+        job_id = new_id()
+        handles = together(*[lambda job_id=job_id: add.using(id=job_id).enqueue(1, 2) for _n in range(4)])
+        assert {handle.id for handle in handles} == {job_id}
+        assert Job.objects.filter(id=job_id).count() == 1
+
+
+def test_a_repeat_with_a_given_id_inside_a_transaction_leaves_it_usable() -> None:
+    job_id = new_id()
+    add.using(id=job_id).enqueue(1, 2)
+    with transaction.atomic():
+        add.using(id=job_id, delay=timedelta(seconds=1)).enqueue(1, 2)
+        other = noop.enqueue(1)
+    assert Job.objects.count() == 2
+    assert other.status == "pending"
