@@ -1,0 +1,1 @@
+"""The demo: one command that shows the jobs of `stdlib_index` at work."""

@@ -1,0 +1,1 @@
+"""The app: models and jobs that index the standard library."""
