@@ -67,12 +67,13 @@ def values(result: Result, metric: Metric) -> list[float]:
 
 
 def spread(result: Result, metric: Metric) -> str:
-    """Return the median with the lowest and the highest, or why there is none."""
+    """Return the median with the lowest and the highest, and why a round failed, if one did."""
     found = values(result, metric)
     if not found:
         return result.reason or "-"
     middle = number(statistics.median(found))
-    return middle if len(found) == 1 else f"{middle} ({number(min(found))} to {number(max(found))})"
+    cell = middle if len(found) == 1 else f"{middle} ({number(min(found))} to {number(max(found))})"
+    return f"{cell}; then {result.reason}" if result.reason else cell
 
 
 def ratio(reference: Result, result: Result, metric: Metric) -> str:
