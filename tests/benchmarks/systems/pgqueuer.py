@@ -1,7 +1,7 @@
 """PgQueuer: asyncio on PostgreSQL. The variant says whether the body is a coroutine or runs in a thread.
 
-Driver asyncpg, and the batch with the best median of three short rounds in turn among 10 (its default), 100 and 500. The
-machine was busy then and 100 and 500 lay close together in a thread, so try again before leaning on a small difference.
+Driver asyncpg, and the batch with the best median of three short rounds in turn among 10 (its default), 100 and 500.
+The machine was busy, and in a thread 100 and 500 lay close together: try again before leaning on a small difference.
 """
 
 from __future__ import annotations
