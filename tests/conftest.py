@@ -14,6 +14,7 @@ from django_durable_jobs import faults
 from django_durable_jobs.dialects import Dialect, dialect_of
 from django_durable_jobs.operations import enqueue
 from tests.databases import current_url, lane_of, using_database
+from tests.reliability.harness import workers  # noqa: F401 -- a fixture
 from tests.servers import EmbeddedPostgres
 
 if TYPE_CHECKING:

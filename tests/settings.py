@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any
 
 from tests.databases import current_url, database_settings, lane_of
@@ -24,7 +26,8 @@ INSTALLED_APPS = [
     "tests",
 ]
 
-DURABLE_JOBS: dict[str, Any] = {}  # the defaults, as a new project has them
+# The defaults, as a new project has them; a process that a test starts may be told others, as JSON.
+DURABLE_JOBS: dict[str, Any] = json.loads(os.environ.get("DURABLE_JOBS_TEST_SETTINGS", "{}"))
 
 SECRET_KEY = "not a secret: tests only"  # noqa: S105 - nothing is protected by it
 ALLOWED_HOSTS = ["testserver", "127.0.0.1", "localhost"]

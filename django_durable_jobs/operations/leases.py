@@ -35,13 +35,16 @@ def release_unknown(worker_id: int, known: Sequence[Held]) -> int:
     return dialect().in_own_transaction(work)
 
 
-def expire_leases_of(worker_name: str) -> int:
+def expire_leases_of(worker_name: str, *, host: str | None = None, pid: int | None = None) -> int:
     """End the leases of a worker whose process is known to be dead, so that they are rescued at once.
 
-    For the parent of the process only: it has seen it end. Returns the number of jobs concerned.
+    For the parent of the process only: it has seen it end. With ``host`` and ``pid`` a live worker elsewhere keeps
+    its jobs, even if it has the same name. Returns the number of jobs concerned.
     """
+    this = {key: value for key, value in (("host", host), ("pid", pid)) if value is not None}
+
     def work() -> int:
-        dead = Worker.objects.using(alias()).filter(name=worker_name, stopped_at=None)
+        dead = Worker.objects.using(alias()).filter(name=worker_name, stopped_at=None, **this)
         ids = list(dead.values_list("id", flat=True))
         dead.update(lease_expires_at=DatabaseNow() - timedelta(seconds=1))
         return jobs().running().filter(worker_id__in=ids).update(lease_expires_at=DatabaseNow() - timedelta(seconds=1))

@@ -10,7 +10,7 @@ from ..models import Worker
 from .database import alias, dialect
 
 
-def register(
+def register(  # noqa: PLR0913 -- the columns of a row, by name
     name: str,
     *,
     host: str,
@@ -46,3 +46,8 @@ def beat(worker_id: int, lease: timedelta) -> bool:
 def stopped(worker_id: int) -> None:
     """Say that the worker has ended in order."""
     Worker.objects.using(alias()).filter(id=worker_id).update(stopped_at=DatabaseNow())
+
+
+def has_registered(name: str, pid: int) -> bool:
+    """Answer whether the process that was started under this name has begun to work."""
+    return Worker.objects.using(alias()).filter(name=name, pid=pid).exists()

@@ -40,10 +40,12 @@ class Heartbeat:
         self._orphaned = orphaned
         self._clock = clock
         self._renewed_at = clock.monotonic()
+        self._is_orphan = False
 
     def run_once(self) -> float:
         """Beat once."""
-        if self._options.parent_pid is not None and os.getppid() != self._options.parent_pid:
+        if self._options.parent_pid not in {None, os.getppid()} and not self._is_orphan:
+            self._is_orphan = True
             logger.warning("The parent process is gone; this worker stops")
             self._orphaned()
         every = self._options.heartbeat.total_seconds()

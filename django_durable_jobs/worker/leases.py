@@ -48,7 +48,8 @@ class Leases:
         if lease is None or lease.lost or lease.job.token != job.token:
             return False
         lease.context = context
-        return True
+        # Looked at again: who marks it as lost either sees the context, or is seen here.
+        return not lease.lost
 
     def end(self, jobs: list[Claimed]) -> None:
         """Forget jobs whose ending is stored, or refused."""

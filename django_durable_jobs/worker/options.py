@@ -19,6 +19,8 @@ class WorkerOptions:
 
     ``queues`` maps names to the number of jobs that run at once; ``None`` serves every queue that exists or
     appears. ``alone`` takes only jobs that were lost with a worker, one at a time, and ends when there is none.
+    Those who have a supervisor (``supervised``) leave lost jobs to it. ``parent_pid`` is the process without which
+    this one stops.
     """
 
     name: str
@@ -28,6 +30,7 @@ class WorkerOptions:
     drain: bool = False
     max_jobs: int | None = None
     alone: bool = False
+    supervised: bool = False
     parent_pid: int | None = None
     grace: timedelta = field(default_factory=lambda: _setting("grace"))
     lease: timedelta = field(default_factory=lambda: _setting("lease"))

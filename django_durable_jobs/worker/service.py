@@ -10,7 +10,7 @@ import logging
 import math
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from django.db import close_old_connections, connections, reset_queries
@@ -100,6 +100,24 @@ class ServiceThread:
             logger.error("%s failed; trying again in %.1f s", self.service.name, pause, exc_info=error)
             close_old_connections()
         return pause
+
+
+def within(seconds: float, work: Callable[[], object], what: str) -> None:
+    """Do something at the end of a process that must not keep it from ending; a failure or a delay is logged."""
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 -- whatever it was, the end is near
+            logger.warning("%s failed: %s", what, error)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run, name="durable-jobs-end", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        logger.warning("%s was not done within %.0f s", what, seconds)
 
 
 class Rota:

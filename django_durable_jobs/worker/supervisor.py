@@ -1,55 +1,81 @@
-"""The parent of several worker processes: starts them, starts them again when they die, stops them together."""
+"""The parent of several worker processes: starts them, starts them again when they die, stops them together.
+
+The main thread only watches processes, so that no trouble with the database keeps it from that. A thread of chores
+frees what dead workers held, and gives lost jobs processes of their own (the children leave that to it).
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Final
 
-from django.db import connections
-
 from ..clock import SYSTEM, Clock
+from ..operations.queues import queue_names
+from . import sessions
 from .children import Child
+from .options import WorkerOptions
+from .quarantine import Quarantine
+from .rescuer import Rescuer
+from .service import Rota, ServiceThread, within
 
 logger = logging.getLogger(__name__)
 
-WATCH: Final = 0.1
+WATCH: Final = 0.05
 LONGEST_PAUSE: Final = 10.0
 STEADY: Final = 5.0
 """Seconds after which a child counts as started well."""
+BEYOND_GRACE: Final = 5.0
+"""Seconds beyond the grace time until a child that does not end is killed: more than an orderly end takes."""
+TO_SAY_GOODBYE: Final = 3.0
+"""Seconds for freeing what was killed."""
+DONE: Final = 86
+"""Exit code of a supervised worker that ended by itself, being drained or done: it is not started again."""
 
 
 class Supervisor:
     """Keeps ``count`` children running until it is stopped, or until each has ended by itself in order."""
 
-    def __init__(
-        self, name: str, count: int, arguments: Sequence[str], *, grace: timedelta, clock: Clock = SYSTEM
-    ) -> None:
-        """Take the arguments that every child gets; child i is called ``name-i``."""
-        self._name = name
-        self._arguments = arguments
-        self._grace = grace.total_seconds()
+    def __init__(self, options: WorkerOptions, count: int, arguments: Sequence[str], *, clock: Clock = SYSTEM) -> None:
+        """Take the arguments that every child gets; child i is called after this process, with ``-i``."""
+        self._options = options
+        self._arguments = ["--supervised", *arguments]
         self._clock = clock
-        self._stop = threading.Event()
-        self._at_once = threading.Event()
-        self._slots = [_Slot(f"{name}-{number + 1}") for number in range(count)]
+        # Flags, no events: see signals_os.
+        self._stopping = False
+        self._at_once = False
+        self._pause = threading.Event()
+        self._slots = [_Slot(f"{options.name}-{number + 1}") for number in range(count)]
+        self._rescuer = Rescuer(options, lambda: self._rota.hasten(self._quarantine))
+        self._quarantine = Quarantine(options, self._queues, lambda: self._rota.hasten(self._rescuer), clock=clock)
+        self._rota = Rota("chores", [self._rescuer, self._quarantine], clock=clock)
+        self._chores = ServiceThread(self._rota, clock=clock)
 
     def stop(self) -> None:
-        """Ask for a clean stop; a second time: at once. Safe in a signal handler."""
-        if self._stop.is_set():
-            self._at_once.set()
-        self._stop.set()
+        """Ask for a clean stop. Safe in a signal handler."""
+        self._stopping = True
+
+    def stop_at_once(self) -> None:
+        """Ask for a stop without grace time. Safe in a signal handler."""
+        self._stopping = self._at_once = True
 
     def run(self) -> None:
-        """Work until stopped, or until every child has ended with exit code 0."""
-        logger.info("Supervisor %s starts %d workers", self._name, len(self._slots))
-        while not self._stop.is_set() and not all(slot.finished for slot in self._slots):
-            for slot in self._slots:
-                self._look_after(slot)
-            self._clock.wait(self._stop, WATCH)
-        self._shut_down()
+        """Work until stopped, or until every child has ended by itself."""
+        sessions.install()
+        logger.info("Supervisor %s starts %d workers", self._options.name, len(self._slots))
+        self._chores.start()
+        try:
+            while not self._stopping and not all(slot.finished for slot in self._slots):
+                for slot in self._slots:
+                    self._look_after(slot)
+                self._clock.wait(self._pause, WATCH)
+        finally:
+            self._shut_down()
+        logger.info("Supervisor %s has stopped", self._options.name)
+
+    def _queues(self) -> list[str]:
+        return queue_names() if self._options.queues is None else list(self._options.queues)
 
     def _look_after(self, slot: _Slot) -> None:
         now = self._clock.monotonic()
@@ -57,46 +83,63 @@ class Supervisor:
             return
         if slot.child is None:
             if now >= slot.start_at:
-                slot.child, slot.started_at = Child(slot.name, self._arguments), now
+                self._start(slot, now)
             return
         code = slot.child.exit_code
         if code is None:
             return
-        if code == 0:
-            slot.finished = True
-            return
+        # Whatever the code says: a job may have called os._exit(0).
+        self._died(slot.child)
+        slot.finished = code == DONE
+        if not slot.finished:
+            self._again(slot, f"ended with exit code {code}", now)
+
+    def _start(self, slot: _Slot, now: float) -> None:
+        try:
+            slot.child, slot.started_at = Child(slot.name, self._arguments), now
+        except OSError as error:
+            # No memory or no process number left, for now.
+            slot.started_at = now
+            self._again(slot, f"could not be started ({error})", now)
+
+    def _again(self, slot: _Slot, what: str, now: float) -> None:
         slot.failures = 1 if now - slot.started_at > STEADY else slot.failures + 1
         pause = 0.0 if slot.failures == 1 else min(LONGEST_PAUSE, 0.5 * 2**slot.failures)
-        logger.error("Worker %s died (exit code %s); it is started again in %.1f s", slot.name, code, pause)
-        self._free_jobs(slot.child)
+        logger.error("Worker %s %s; it is started again in %.1f s", slot.name, what, pause)
         slot.child, slot.start_at = None, now + pause
 
-    def _free_jobs(self, child: Child) -> None:
-        try:
-            child.free_its_jobs()
-        except Exception as error:  # noqa: BLE001 -- then they wait for their leases
-            logger.warning("The jobs of %s could not be freed yet: %s", child.name, error)
-        finally:
-            connections.close_all()
+    def _died(self, child: Child) -> None:
+        self._quarantine.died(child)
+        self._rota.hasten(self._quarantine)
+        self._chores.wake()
+
+    # Ending -------------------------------------------------------------------------------------------------
 
     def _shut_down(self) -> None:
         children = [slot.child for slot in self._slots if slot.child is not None]
         for child in children:
             child.terminate()
-        deadline = self._clock.monotonic() + self._grace + 3.0
-        asked_again = False
+        self._quarantine.stop()
+        deadline = self._clock.monotonic() + self._options.grace.total_seconds() + BEYOND_GRACE
+        hurried = False
+        while (
+            any(child.exit_code is None for child in children) or self._quarantine.busy
+        ) and self._clock.monotonic() < deadline:
+            if self._at_once and not hurried:
+                hurried = True
+                deadline = self._clock.monotonic() + BEYOND_GRACE
+                self._quarantine.stop_at_once()
+                for child in children:
+                    child.terminate_at_once()
+            self._clock.wait(self._pause, WATCH)
         for child in children:
-            while child.exit_code is None and self._clock.monotonic() < deadline:
-                if self._at_once.is_set() and not asked_again:
-                    asked_again = True
-                    for other in children:
-                        other.terminate()
-                child.wait(0.05)
             if child.exit_code is None:
+                logger.warning("%s did not stop in time and is killed", child.name)
                 child.kill()
-                child.wait(1.0)
-                self._free_jobs(child)
-        logger.info("Supervisor %s has stopped", self._name)
+            self._quarantine.died(child)
+        self._chores.stop()
+        within(TO_SAY_GOODBYE, self._quarantine.close, "Freeing the jobs of killed workers")
+        self._chores.join(1.0)
 
 
 class _Slot:

@@ -31,12 +31,18 @@ from .pruner import Pruner
 from .quarantine import Quarantine
 from .queues import QueueWatch
 from .rescuer import Rescuer
-from .service import Rota, Service, ServiceThread
+from .service import Rota, Service, ServiceThread, within
 
 logger = logging.getLogger(__name__)
 
 WAIT_FOR_DATABASE: Final = 300.0
 """Seconds that a starting worker waits for the database before it gives up."""
+LOOK: Final = 0.05
+"""Seconds between two looks at what signal handlers have noted."""
+TO_GIVE_BACK: Final = 2.0
+"""Seconds beyond the grace time in which interrupted jobs are handed back."""
+TO_SAY_GOODBYE: Final = 2.0
+"""Seconds that a last word to the database may take."""
 
 
 class Worker:
@@ -46,14 +52,20 @@ class Worker:
         """Take the options; nothing happens before ``run``."""
         self._options = options
         self._clock = clock
-        self._stop = threading.Event()
-        self._at_once = threading.Event()
+        # Flags, no events: a signal handler may run while the main thread holds an event's own lock.
+        self._stopping = False
+        self._at_once = False
+        self._pause = threading.Event()
+        self.drained = False
+        """Whether the worker ended by itself, since nothing was left (``drain``) or ``max_jobs`` were done."""
 
     def stop(self) -> None:
-        """Ask for a clean stop; a second time: at once. Safe in a signal handler."""
-        if self._stop.is_set():
-            self._at_once.set()
-        self._stop.set()
+        """Ask for a clean stop. Safe in a signal handler."""
+        self._stopping = True
+
+    def stop_at_once(self) -> None:
+        """Ask for a stop without grace time: running jobs go back to their queues. Safe in a signal handler."""
+        self._stopping = self._at_once = True
 
     def run(self) -> None:
         """Work until stopped.
@@ -66,21 +78,30 @@ class Worker:
         worker_id = self._register()
         if worker_id is None:
             return
+        try:
+            self._work(worker_id)
+        finally:
+            # A row that says "stopped" is no lost worker: nobody waits for its lease, or takes its name for used.
+            within(TO_SAY_GOODBYE, lambda: stopped(worker_id), "Storing the end of this worker")
+            connections.close_all()
+        logger.info("Worker %s has stopped", self._options.name, extra=self._fields())
+
+    def _work(self, worker_id: int) -> None:
         leases = Leases(self._clock)
-        recorder = Recorder(SteadySave(self._options.lease, clock=self._clock))
-        executor = Executor(leases, recorder, self._options.name)
+        steady = SteadySave(self._options.lease, clock=self._clock)
+        executor = Executor(leases, Recorder(steady), self._options.name, steady=steady)
         dispatcher = Dispatcher(self._options, worker_id, leases, executor, clock=self._clock)
         threads, quarantine = self._compose(worker_id, leases, dispatcher)
         connections.close_all()  # the main thread only waits
-        logger.info(
-            "Worker %s serves %s", self._options.name, ", ".join(dispatcher.queues) or "every queue", extra=self._fields()
-        )
+        queues = ", ".join(dispatcher.queues) or "every queue"
+        logger.info("Worker %s serves %s", self._options.name, queues, extra=self._fields())
         for thread in threads:
             thread.start()
         try:
-            self._wait(dispatcher)
+            self._wait(dispatcher, threads)
         finally:
-            self._shut_down(worker_id, dispatcher, threads, quarantine)
+            self._shut_down(dispatcher, threads, quarantine)
+            executor.close()
 
     # Putting together ---------------------------------------------------------------------------------------
 
@@ -94,21 +115,19 @@ class Worker:
         threads = [main, beat]
         if options.alone:
             return threads, None
-        quarantine = Quarantine(options, lambda: dispatcher.queues)
+        quarantine: Quarantine | None = None
         watch: QueueWatch | None = None
         promoter = Promoter(options, dispatcher.look_now, lambda: dispatcher.listening)
 
-        def rescued() -> None:
-            rota.hasten(quarantine)
-            dispatcher.look_now()
-
-        chores: list[Service] = [
-            promoter,
-            Rescuer(options, rescued),
-            quarantine,
-            Pruner(),
-        ]
+        chores: list[Service] = [promoter, Pruner()]
+        if not options.supervised:
+            rescuer = Rescuer(options, lambda: rota.hasten(alone))
+            quarantine = alone = Quarantine(
+                options, lambda: dispatcher.queues, lambda: rota.hasten(rescuer), clock=self._clock
+            )
+            chores[1:1] = [rescuer, quarantine]
         if options.queues is None:
+            dispatcher.serve(get_settings().default_queue, options.concurrency)
             watch = QueueWatch(options, dispatcher.serve)
             chores.insert(0, watch)
         rota = Rota("chores", chores, clock=self._clock)
@@ -141,7 +160,7 @@ class Worker:
         """Add this worker's row, waiting for a database that is not up yet; ``None`` when stopped meanwhile."""
         options = self._options
         began, pause, tried_for = self._clock.monotonic(), 0.1, timedelta(0)
-        while not self._stop.is_set():
+        while not self._stopping:
             try:
                 queues = options.queues or dict.fromkeys(queue_names(), options.concurrency)
                 return register(
@@ -161,7 +180,7 @@ class Worker:
                 if not passing or waited > WAIT_FOR_DATABASE:
                     raise
                 logger.warning("The database cannot be reached (%s); trying again in %.1f s", error, pause)
-            self._clock.wait(self._stop, pause)
+            self._rest(pause)
             pause = min(pause * 2, 5.0)
             # A second more than it took: the two clocks need not tick alike.
             tried_for = timedelta(seconds=self._clock.monotonic() - began + 1)
@@ -169,39 +188,52 @@ class Worker:
 
     # Ending -------------------------------------------------------------------------------------------------
 
-    def _wait(self, dispatcher: Dispatcher) -> None:
-        while not self._stop.is_set() and not dispatcher.drained.is_set():
-            # Short waits: a signal handler runs only when the main thread does.
-            self._clock.wait(self._stop, 0.1)
+    def _rest(self, seconds: float) -> None:
+        """Wait, but not beyond an order to stop."""
+        until = self._clock.monotonic() + seconds
+        while not self._stopping and (left := until - self._clock.monotonic()) > 0:
+            self._clock.wait(self._pause, min(left, LOOK))
 
-    def _shut_down(
-        self, worker_id: int, dispatcher: Dispatcher, threads: list[ServiceThread], quarantine: Quarantine | None
-    ) -> None:
+    def _wait(self, dispatcher: Dispatcher, threads: list[ServiceThread]) -> None:
+        while not self._stopping and not dispatcher.drained.is_set():
+            self._clock.wait(dispatcher.drained, LOOK)
+            if not all(thread.alive for thread in threads):
+                # Errors do not end a service, so this is nothing that this process can go on with.
+                raise RuntimeError("A service of the worker has died; its error is printed above.")
+        self.drained = not self._stopping
+
+    def _shut_down(self, dispatcher: Dispatcher, threads: list[ServiceThread], quarantine: Quarantine | None) -> None:
         dispatcher.stop_claiming()
         for thread in threads[2:]:
             thread.stop()
-        grace = self._options.grace.total_seconds()
-        deadline = self._clock.monotonic() + grace
-        while not dispatcher.drained.is_set() and not self._at_once.is_set() and self._clock.monotonic() < deadline:
-            self._clock.wait(dispatcher.drained, min(0.05, max(0.0, deadline - self._clock.monotonic())))
+        if quarantine is not None:
+            quarantine.stop()
+        deadline = self._clock.monotonic() + self._options.grace.total_seconds()
+        while not dispatcher.drained.is_set() and not self._at_once and self._clock.monotonic() < deadline:
+            self._clock.wait(dispatcher.drained, min(LOOK, max(0.0, deadline - self._clock.monotonic())))
         if not dispatcher.drained.is_set():
             count = dispatcher.abandon_running()
             logger.warning("%d jobs still ran and go back to their queues", count, extra=self._fields())
-            self._clock.wait(dispatcher.drained, 2.0)
+            self._clock.wait(dispatcher.drained, TO_GIVE_BACK)
         if quarantine is not None:
-            quarantine.close()
+            self._close(quarantine, deadline)
         for thread in threads:
             thread.stop()
         dispatcher.threads.close()
         dispatcher.loop.close()
         for thread in threads:
             thread.join(1.0)
-        try:
-            stopped(worker_id)
-        except Exception as error:  # noqa: BLE001 -- the row then ends with its lease
-            logger.warning("The end of this worker could not be stored: %s", error)
-        connections.close_all()
-        logger.info("Worker %s has stopped", self._options.name, extra=self._fields())
+
+    def _close(self, quarantine: Quarantine, deadline: float) -> None:
+        """Wait for the children, which have the same grace time and then give their jobs back themselves."""
+        deadline, hurried = deadline + TO_GIVE_BACK, False
+        while quarantine.busy and self._clock.monotonic() < deadline:
+            if self._at_once and not hurried:
+                hurried = True
+                quarantine.stop_at_once()
+                deadline = self._clock.monotonic() + TO_GIVE_BACK
+            self._clock.wait(self._pause, LOOK)
+        within(TO_SAY_GOODBYE, quarantine.close, "Freeing the jobs of killed children")
 
     def _fields(self) -> dict[str, object]:
         return {"worker": self._options.name}

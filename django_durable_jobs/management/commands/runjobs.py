@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import math
 import os
@@ -14,18 +15,22 @@ from typing import Any
 
 from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.utils import autoreload
+from django.db import DatabaseError
 
 from ... import registry
 from ...conf import get_settings, problems
 from ...definitions import check_queue
 from ...errors import OptionError, WorkerNameTaken
+from ...worker.children import remember_start
 from ...worker.options import WorkerOptions
-from ...worker.signals_os import on_stop
-from ...worker.supervisor import Supervisor
+from ...worker.signals_os import leave, on_stop
+from ...worker.supervisor import DONE, Supervisor
 from ...worker.worker import Worker
+from ..reloading import CHANGED, Reloader, Watch
 
-NAME = re.compile(r"[\x21-\x7e]{1,150}")
+NAME = re.compile(r"[\x21-\x7e]+")
+LONGEST_NAME = 150
+"""Characters of a worker id; those of children have a little more."""
 logger = logging.getLogger("django_durable_jobs")
 
 
@@ -61,7 +66,7 @@ def _queue(text: str) -> tuple[str, int | None]:
 
 def _name(text: str) -> str:
     if not NAME.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text[:80]!a}: 1 to 150 printable ASCII characters, no blanks")
+        raise argparse.ArgumentTypeError(f"{text[:80]!a}: 1 to {LONGEST_NAME} printable ASCII characters, no blanks")
     return text
 
 
@@ -71,6 +76,23 @@ class Command(BaseCommand):
     help = "Run durable jobs until stopped. SIGTERM or Ctrl-C stops cleanly; a second one stops at once."
     requires_system_checks = [Tags.models]  # noqa: RUF012 -- Django's interface; ours run below, with exit code 2
     suppressed_base_arguments = {"--version"}  # noqa: RUF012 -- as above
+    _argv: list[str] | None = None
+    """The command line, when the command was started by one."""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Answer wrong options by one line, without the usage of all of them."""
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        parser.print_usage = _nothing  # type: ignore[method-assign,assignment]
+        return parser
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run as a process of its own: the end of this is the end of the process."""
+        self._argv = argv
+        try:
+            super().run_from_argv(argv)
+        except SystemExit as end:
+            leave(end.code if isinstance(end.code, int) else int(end.code is not None))
+        leave(0)
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options; each is checked when it is read."""
@@ -79,7 +101,7 @@ class Command(BaseCommand):
             action="append",
             type=_queue,
             metavar="NAME[=N]",
-            help="Serve this queue, N jobs at once (repeatable). Without it: every queue, also those that appear later.",
+            help="Serve this queue, N jobs at once (repeatable). Without it: every queue, also one that appears later.",
         )
         parser.add_argument(
             "--concurrency",
@@ -98,9 +120,14 @@ class Command(BaseCommand):
         parser.add_argument("--max-jobs", type=_whole(1, 10**9), metavar="N", help="End after N jobs (per process).")
         parser.add_argument("--worker-id", type=_name, metavar="ID", help="Name of this worker (default: host-pid).")
         parser.add_argument(
-            "--poll", type=_seconds(0.01, 3600), metavar="SECONDS", help="Look for jobs this often (setting POLL_INTERVAL)."
+            "--poll",
+            type=_seconds(0.01, 3600),
+            metavar="SECONDS",
+            help="Look for jobs this often (setting POLL_INTERVAL).",
         )
-        parser.add_argument("--grace", type=_seconds(0, 86_400), metavar="SECONDS", help="Time for running jobs at a stop.")
+        parser.add_argument(
+            "--grace", type=_seconds(0, 86_400), metavar="SECONDS", help="Time for running jobs at a stop."
+        )
         parser.add_argument("--autoreload", action="store_true", help="Restart when code changes; for development.")
         parser.add_argument(
             "--alone",
@@ -108,6 +135,7 @@ class Command(BaseCommand):
             help="Run only jobs that were lost with a worker, one at a time, and end; workers start this themselves.",
         )
         parser.add_argument("--parent-pid", type=_whole(1, 2**31), help=argparse.SUPPRESS)
+        parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
 
     def handle(self, *_args: object, **given: Any) -> None:
         """Check the settings and run."""
@@ -115,30 +143,47 @@ class Command(BaseCommand):
         if found:
             raise CommandError(f"{found[0][1]} {found[0][2]}", returncode=2)
         _log_to_stderr_unless_configured(int(given["verbosity"]))
-        if given["autoreload"]:
-            autoreload.run_with_reloader(self._run, **given)
-        else:
-            self._run(**given)
-
-    def _run(self, **given: Any) -> None:
+        _write_lines_at_once()
         options = self._options(given)
-        runner: Worker | Supervisor
-        if given["processes"] is not None:
-            arguments = _arguments_for_children(given)
-            runner = Supervisor(options.name, given["processes"], arguments, grace=options.grace)
+        if self._argv is not None:
+            remember_start(self._argv, _common_arguments(given))
+        watch: Watch | None = None
+        runner: Worker | Supervisor | Reloader
+        is_child = given["parent_pid"] is not None
+        if given["autoreload"] and not is_child:
+            runner = Reloader(options.name, _arguments_for_children(given), grace=options.grace)
+        elif given["processes"] is not None:
+            runner = Supervisor(options, given["processes"], _arguments_for_children(given, processes=False))
         else:
             runner = Worker(options)
-        on_stop(runner.stop)
+        restore = on_stop(runner, child=is_child)
+        if given["autoreload"] and is_child:
+            watch = Watch(runner)
+            watch.start()
+        try:
+            self._run(runner)
+        finally:
+            if self._argv is None:
+                restore()  # somebody called the command, and goes on
+        if watch is not None and watch.changed:
+            sys.exit(CHANGED)
+        if isinstance(runner, Worker) and runner.drained and options.supervised:
+            sys.exit(DONE)
+
+    def _run(self, runner: Worker | Supervisor | Reloader) -> None:
         try:
             runner.run()
         except WorkerNameTaken as error:
             raise CommandError(str(error), returncode=2) from None
-        # User code in a thread may never end; the process must.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        except DatabaseError as error:
+            raise CommandError(f"The jobs' database cannot be used: {error}. Was manage.py migrate run?") from error
 
     def _options(self, given: dict[str, Any]) -> WorkerOptions:
         settings = get_settings()
+        if given["parent_pid"] is None and len(given["worker_id"] or "") > LONGEST_NAME:
+            raise CommandError(f"--worker-id is longer than {LONGEST_NAME} characters.", returncode=2)
+        if given["alone"] and not given["queue"]:
+            raise CommandError("--alone needs --queue. Workers start this themselves.", returncode=2)
         concurrency = given["concurrency"] or settings.concurrency
         queues: dict[str, int] | None = None
         if given["queue"]:
@@ -165,16 +210,25 @@ class Command(BaseCommand):
             drain=given["drain"] or given["alone"],
             max_jobs=given["max_jobs"],
             alone=given["alone"],
+            supervised=given["supervised"],
             parent_pid=given["parent_pid"],
             **overrides,
         )
 
 
-def _arguments_for_children(given: dict[str, Any]) -> list[str]:
+def _common_arguments(given: dict[str, Any]) -> list[str]:
+    """Return the options of Django that every process that this one starts gets too."""
+    arguments = ["--verbosity", str(given["verbosity"])]
+    if given.get("pythonpath"):
+        arguments += ["--pythonpath", given["pythonpath"]]
+    return arguments
+
+
+def _arguments_for_children(given: dict[str, Any], *, processes: bool = True) -> list[str]:
     arguments: list[str] = []
     for name, amount in given["queue"] or []:
         arguments += ["--queue", name if amount is None else f"{name}={amount}"]
-    for option in ("concurrency", "threads", "max_jobs"):
+    for option in ("concurrency", "threads", "max_jobs", *(("processes",) if processes else ())):
         if given[option] is not None:
             arguments += [f"--{option.replace('_', '-')}", str(given[option])]
     for option in ("poll", "grace"):
@@ -183,6 +237,17 @@ def _arguments_for_children(given: dict[str, Any]) -> list[str]:
     if given["drain"]:
         arguments.append("--drain")
     return arguments
+
+
+def _nothing(_file: object = None) -> None:
+    """Print no usage."""
+
+
+def _write_lines_at_once() -> None:
+    """Let what jobs print appear when they print it, also in a file or a pipe, and survive a kill."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
 
 
 def _log_to_stderr_unless_configured(verbosity: int) -> None:

@@ -1,0 +1,200 @@
+"""Real `runjobs` processes for tests: started on the test's database, signalled, watched, and ended by their ids.
+
+The fixture `workers` (named in `tests/conftest.py`) gives a `Workers`. What a process wrote is in a file that a
+failing test shows; when it is ready is told by its row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import psutil
+import pytest
+from django.db import connections
+
+from tests.databases import ROOT, child_environment, django_command
+from tests.reliability.orders import Order, in_environment
+from tests.waiting import eventually
+
+SETTINGS: Final[dict[str, Any]] = {
+    # Short, so that a test of a lost lease is short; long enough for a machine that does other things too.
+    "LEASE": 2.0,
+    "HEARTBEAT": 0.3,
+    "RESCUE_INTERVAL": 0.3,
+    "POLL_INTERVAL": 0.05,
+    "IDLE_POLL_INTERVAL": 0.5,
+    "GRACE": 2.0,
+}
+START: Final = 20.0
+"""Seconds that a worker may take to begin, on a loaded machine."""
+
+
+class RunJobs:
+    """One `runjobs` process."""
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        """Start it, in a session of its own: no terminal, and no signal meant for the tests reaches it."""
+        self.name = name
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    @property
+    def output(self) -> str:
+        """Everything it has written."""
+        return self.log.read_text(errors="replace")
+
+    def send(self, *signals: signal.Signals) -> None:
+        """Send signals, one right after the other."""
+        for one in signals:
+            self.process.send_signal(one)
+
+    def kill(self) -> None:
+        """End it by SIGKILL and wait for that."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def ended(self, seconds: float = 15) -> int:
+        """Wait for its end and return the exit code; negative is a signal's number."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} still runs after {seconds} s:\n{self.output}") from None
+
+    def says(self, text: str, seconds: float = START) -> str:
+        """Wait until it has written this text; return all it has written."""
+        eventually(lambda: text in self.output, seconds=seconds, what=f"{text!r} in:\n{self.output}")
+        return self.output
+
+    def children(self) -> list[psutil.Process]:
+        """The processes below it that live."""
+        try:
+            below = psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        return [child for child in below if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+class Workers:
+    """Starts workers and ends all that is left of them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep ledgers, gates and logs in this folder."""
+        self.folder = folder
+        self.ledger = str(folder / "ledger")
+        self._started: list[RunJobs] = []
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Kill what still runs, by process id."""
+        for pid in self._left():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        for one in self._started:
+            one.process.wait(10)
+        connections.close_all()
+
+    def start(
+        self,
+        *arguments: str,
+        name: str = "",
+        orders: Sequence[Order] = (),
+        settings: Mapping[str, Any] | None = None,
+        ready: bool = True,
+        environment: Mapping[str, str] | None = None,
+    ) -> RunJobs:
+        """Start ``runjobs`` with these arguments; return when it has begun to work (``ready``)."""
+        name = name or f"one-{len(self._started) + 1}"
+        extra = {
+            "DURABLE_JOBS_TEST_SETTINGS": json.dumps({**SETTINGS, **(settings or {})}),
+            **in_environment(list(orders)),
+            **(environment or {}),
+        }
+        command = django_command("runjobs", "--worker-id", name, *arguments)
+        one = RunJobs(name, command, child_environment(**extra), self.folder / f"{len(self._started)}-{name}.log")
+        self._started.append(one)
+        if ready:
+            one.says("Worker ")
+        return one
+
+    def gate(self, name: str = "gate") -> Path:
+        """Return a file that jobs wait for."""
+        return self.folder / name
+
+    def lines(self, start: str = "") -> list[str]:
+        """Return the lines of the ledger that begin so."""
+        try:
+            text = Path(self.ledger).read_text()
+        except FileNotFoundError:
+            return []
+        return [line for line in text.splitlines() if line.startswith(start)]
+
+    def noted(self, start: str, count: int = 1, seconds: float = START) -> list[str]:
+        """Wait until the ledger has ``count`` lines that begin so, and return them."""
+        eventually(lambda: len(self.lines(start)) >= count, seconds=seconds, what=f"{start!r} in {self.lines()}")
+        return self.lines(start)
+
+    def _left(self) -> list[int]:
+        """The ids of everything that was started here and lives, orphans too: those have a row in the database."""
+        from django_durable_jobs.models import Worker  # noqa: PLC0415 -- before the apps are loaded there is none
+
+        found = {one.pid for one in self._started if one.process.poll() is None}
+        found |= {child.pid for one in self._started for child in one.children()}
+        for pid in Worker.objects.values_list("pid", flat=True):
+            try:
+                if "runjobs" in psutil.Process(pid).cmdline():
+                    found.add(pid)
+            except psutil.Error:
+                continue
+        return sorted(found)
+
+
+class Stopwatch:
+    """Measures how long a block takes; ``seconds`` counts on until the block ends."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._began = time.monotonic()
+        self._ended: float | None = None
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """End."""
+        self._ended = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """The length so far."""
+        return (time.monotonic() if self._ended is None else self._ended) - self._began
+
+
+@pytest.fixture
+def workers(transactional_db: None, tmp_path: Path) -> Iterator[Workers]:
+    """Real worker processes on this test's database; ended before its rows are."""
+    with Workers(tmp_path) as started:
+        yield started

@@ -1,0 +1,98 @@
+"""Job functions for tests with real processes. What they did is told by the lines of a file, the ledger.
+
+`tests/jobs.py` imports this module, so that workers find the functions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+from django_durable_jobs import Backoff, call, current_job, durable_job
+from tests.reliability.orders import obey, wait_for
+
+obey()
+
+
+def note(ledger: str, line: str) -> None:
+    """Append a line in one write: it is there even if the process dies at the next instruction."""
+    file = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, f"{line}\n".encode())
+    os.close(file)
+
+
+@durable_job
+def remember(ledger: str, text: str) -> str:
+    """Note a text."""
+    note(ledger, text)
+    return text
+
+
+@durable_job
+def steps(ledger: str, names: list[str]) -> list[str]:
+    """Make a durable call for each name, one after the other."""
+    note(ledger, f"attempt {current_job().attempt}")
+    return [call(remember, ledger, name) for name in names]
+
+
+@durable_job
+def hold(ledger: str, name: str, gate: str, seconds: float = 30.0) -> str:
+    """Keep a slot until the file ``gate`` exists; never asks whether it should stop."""
+    note(ledger, f"begin {name} {os.getpid()}")
+    wait_for(Path(gate), seconds)
+    note(ledger, f"end {name} {os.getpid()}")
+    return name
+
+
+@durable_job
+def hold_then_call(ledger: str, name: str, gate: str) -> str:
+    """Wait for the gate, then make a durable call: there a job whose lease is lost must stop."""
+    note(ledger, f"begin {name} {os.getpid()}")
+    wait_for(Path(gate))
+    note(ledger, f"woke {name} {os.getpid()}")
+    return call(remember, ledger, f"effect {name}")
+
+
+@durable_job
+def swallow(ledger: str, name: str, gate: str) -> str:
+    """Do the same, but go on whatever is raised, as bad code does."""
+    note(ledger, f"begin {name} {os.getpid()}")
+    wait_for(Path(gate))
+    try:
+        call(remember, ledger, f"effect {name}")
+    except BaseException as error:  # noqa: BLE001 -- the scenario
+        note(ledger, f"swallowed {type(error).__name__} {os.getpid()}")
+    return f"from {os.getpid()}"
+
+
+@durable_job
+async def hold_on_loop(ledger: str, name: str, gate: str) -> str:
+    """Keep a slot on the event loop."""
+    note(ledger, f"begin {name} {os.getpid()}")
+    try:
+        while not Path(gate).exists():  # noqa: ASYNC110, ASYNC240 -- another process makes it
+            await asyncio.sleep(0.01)
+    except asyncio.CancelledError:
+        note(ledger, f"cancelled {name} {os.getpid()}")
+        raise
+    return name
+
+
+@durable_job(backoff=Backoff.none())
+def die(ledger: str, name: str, how: str) -> None:
+    """End the process, or try to."""
+    note(ledger, f"{name} {current_job().attempt} {os.getpid()}")
+    match how:
+        case "os._exit(9)":
+            os._exit(9)
+        case "os._exit(0)":
+            os._exit(0)
+        case "segfault":
+            ctypes.string_at(0)
+        case "sys.exit":
+            sys.exit(3)
+        case _:
+            raise ValueError(how)
