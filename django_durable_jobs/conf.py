@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -19,8 +20,11 @@ from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
 from .backoff import Backoff
+from .rendering import safe_repr
 
 SETTING = "DURABLE_JOBS"
+CHECKS = "durable_jobs"
+"""The tag of our system checks."""
 
 
 def _seconds(value: float) -> timedelta:
@@ -36,14 +40,21 @@ class Settings:
     """Every setting with its default and, in ``metadata``, what it means and what is allowed."""
 
     database: str = field(default="default", metadata={"help": "Database alias that holds the jobs."})
-    default_queue: str = field(default="default", metadata={"help": "Queue of jobs that name none."})
-    priority: int = field(default=0, metadata={"help": "Priority of jobs that name none, -100 to 100.", "range": (-100, 100)})
+    default_queue: str = field(
+        default="default",
+        metadata={"help": "Queue of jobs that name none.", "pattern": r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}"},
+    )
+    priority: int = field(
+        default=0, metadata={"help": "Priority of jobs that name none, -100 to 100.", "range": (-100, 100)}
+    )
     retries: int = field(default=2, metadata={"help": "Attempts after the first one, per job.", "range": (0, 999)})
     backoff: Backoff = field(
         default=Backoff.exponential(base=_seconds(1), cap=timedelta(hours=1)),
         metadata={"help": "Delay between the attempts of a job."},
     )
-    call_retries: int = field(default=3, metadata={"help": "Repeats of a failing call inside one attempt.", "range": (0, 999)})
+    call_retries: int = field(
+        default=3, metadata={"help": "Repeats of a failing call inside one attempt.", "range": (0, 999)}
+    )
     call_backoff: Backoff = field(
         default=Backoff.exponential(base=_seconds(0.1), cap=_seconds(5)),
         metadata={"help": "Delay between the repeats of a call; the attempt waits meanwhile."},
@@ -65,7 +76,8 @@ class Settings:
         default=_seconds(5), metadata={"help": "How often a worker renews its leases.", "range": (0.1, 28_800)}
     )
     rescue_interval: timedelta = field(
-        default=_seconds(5), metadata={"help": "How often a worker looks for jobs of lost workers.", "range": (0.1, 3600)}
+        default=_seconds(5),
+        metadata={"help": "How often a worker looks for jobs of lost workers.", "range": (0.1, 3600)},
     )
     grace: timedelta = field(
         default=_seconds(30), metadata={"help": "Time for running jobs after SIGTERM.", "range": (0, 86_400)}
@@ -73,11 +85,19 @@ class Settings:
     notify: bool = field(
         default=True, metadata={"help": "Use LISTEN/NOTIFY where the database has it; a hint, never needed."}
     )
+    prepared_statements: bool = field(
+        default=True,
+        metadata={
+            "help": "Let the worker's own connections prepare their statements (PostgreSQL). Off behind a pooler in "
+            "transaction mode, which would give the statement to one session and its execution to another."
+        },
+    )
     argument_limit: int = field(
         default=256 * 1024, metadata={"help": "Bytes of a job's stored arguments.", "range": (1024, 64 * 1024**2)}
     )
     result_limit: int = field(
-        default=1024**2, metadata={"help": "Bytes of a stored result, of a job or a call.", "range": (1024, 64 * 1024**2)}
+        default=1024**2,
+        metadata={"help": "Bytes of a stored result, of a job or a call.", "range": (1024, 64 * 1024**2)},
     )
     traceback_limit: int = field(
         default=64 * 1024, metadata={"help": "Bytes of a stored traceback.", "range": (1024, 16 * 1024**2)}
@@ -112,13 +132,17 @@ def problems() -> Iterator[tuple[str, str, str]]:
     """Yield (check id, message, hint) for everything in ``DURABLE_JOBS`` that cannot be used."""
     raw = getattr(django_settings, SETTING, {})
     if not isinstance(raw, Mapping):
-        yield "E001", f"{SETTING} must be a dictionary, not {type(raw).__name__}.", f'Write {SETTING} = {{"LEASE": 30}}.'
+        yield (
+            "E001",
+            f"{SETTING} must be a dictionary, not {type(raw).__name__}.",
+            f'Write {SETTING} = {{"LEASE": 30}}.',
+        )
         return
     for key, value in raw.items():
         if key not in _FIELDS:
             near = difflib.get_close_matches(str(key).upper(), _FIELDS, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(sorted(_FIELDS))}."
-            yield "E002", f"{SETTING} has no setting {key!r}.", hint
+            yield "E002", f"{SETTING} has no setting {_shown(key)}.", hint
         elif (text := _problem(key, value)) is not None:
             yield "E003", f"{SETTING}[{key!r}] {text}", _FIELDS[key].metadata["help"]
     chosen = get_settings()
@@ -136,21 +160,29 @@ def _problem(key: str, value: object) -> str | None:  # noqa: PLR0911 -- one ans
     entry = _FIELDS[key]
     default = entry.default
     if isinstance(default, bool):
-        return None if isinstance(value, bool) else f"must be True or False, not {value!r}."
+        return None if isinstance(value, bool) else f"must be True or False, not {_shown(value)}."
     if isinstance(default, str):
-        return None if isinstance(value, str) and value else f"must be a non-empty string, not {value!r}."
+        pattern = entry.metadata.get("pattern", ".+")
+        if isinstance(value, str) and re.fullmatch(pattern, value):
+            return None
+        return f"must be a text that matches {pattern}, not {_shown(value)}."
     if isinstance(default, Backoff):
-        return None if isinstance(value, Backoff) else f"must be a Backoff, not {value!r}."
+        return None if isinstance(value, Backoff) else f"must be a Backoff, not {_shown(value)}."
     low, high = entry.metadata["range"]
     if isinstance(default, timedelta):
         if isinstance(value, timedelta):
             value = value.total_seconds()
         if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-            return f"must be a timedelta or a number of seconds, not {value!r}."
-        return None if low <= value <= high else f"must lie between {low} and {high} seconds, not {value!r}."
+            return f"must be a timedelta or a number of seconds, not {_shown(value)}."
+        return None if low <= value <= high else f"must lie between {low} and {high} seconds, not {_shown(value)}."
     if isinstance(value, bool) or not isinstance(value, int):
-        return f"must be a whole number, not {value!r}."
-    return None if low <= value <= high else f"must lie between {low} and {high}, not {value!r}."
+        return f"must be a whole number, not {_shown(value)}."
+    return None if low <= value <= high else f"must lie between {low} and {high}, not {_shown(value)}."
+
+
+def _shown(value: object) -> str:
+    """Return a value of the wrong kind in one short line."""
+    return safe_repr(value, 80)
 
 
 def _coerced(default: object, value: Any) -> Any:

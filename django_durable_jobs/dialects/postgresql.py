@@ -117,6 +117,19 @@ class PostgreSQL(PostgreSQLSession):
         """Lock the jobs by their tokens and insert, in one statement and one commit."""
         if self.connection.in_atomic_block:
             return super().save_checkpoints(rows)
+        columns = "job_id, generation, key, name, kind, result, error, created_at"
+        if len(rows) == 1:
+            # The same for one row: most workflows are alone, and this plans in a third of the time.
+            sql = f"""
+                WITH held AS (
+                    SELECT id FROM {self.table("Job")} AS job
+                    WHERE job.id = %b AND job.token = %s AND job.status = '{_RUNNING}' FOR SHARE
+                )
+                INSERT INTO {self.table("Checkpoint")} ({columns})
+                SELECT id, %s, %s, %s, %s, %s, %s, {self.now_sql()} FROM held
+                RETURNING job_id, key
+            """
+            return self._insert_checkpoints(sql, list(rows[0]), rows)
         sql = f"""
             WITH given AS MATERIALIZED (
                 SELECT * FROM unnest(
@@ -129,14 +142,19 @@ class PostgreSQL(PostgreSQLSession):
                 WHERE job.id IN (SELECT job_id FROM given) AND job.status = '{_RUNNING}'
                 ORDER BY job.id FOR SHARE
             )
-            INSERT INTO {self.table("Checkpoint")} (job_id, generation, key, name, kind, result, error, created_at)
+            INSERT INTO {self.table("Checkpoint")} ({columns})
             SELECT job_id, generation, key, name, kind, result, error, {self.now_sql()}
             FROM given JOIN held ON held.id = given.job_id AND held.token = given.token
             RETURNING job_id, key
         """
+        return self._insert_checkpoints(sql, [list(column) for column in zip(*rows, strict=True)], rows)
+
+    def _insert_checkpoints(
+        self, sql: str, parameters: list[Any], rows: Sequence[NewCheckpoint]
+    ) -> set[tuple[UUID, str]]:
         try:
             with self.hot_cursor() as cursor:
-                cursor.execute(sql, [list(column) for column in zip(*rows, strict=True)])
+                cursor.execute(sql, parameters)
                 return set(cursor.fetchall())
         except IntegrityError:
             # A key is there already: an earlier try of ours whose answer was lost. The portable way sorts it out.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import psycopg
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 
+from ..conf import get_settings
 from .base import Dialect
 from .rows import NewJob
 
@@ -86,6 +87,11 @@ class PostgreSQLSession(Dialect):
         connection.ensure_connection()
         with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
             yield cursor
+
+    def prepare_worker_connection(self, connection: BaseDatabaseWrapper) -> None:
+        """Let the driver prepare what it sends again and again: planning costs more than a checkpoint's insert."""
+        if get_settings().prepared_statements:
+            connection.connection.prepare_threshold = 2
 
     def has_open_transaction(self, connection: BaseDatabaseWrapper) -> bool:
         """Ask the driver, without a query."""

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from django.db import close_old_connections, connections, reset_queries
+from django.db import connections, reset_queries
 
 from ..clock import SYSTEM, Clock
 from ..operations.database import dialect
@@ -94,11 +94,11 @@ class ServiceThread:
         if dialect().is_disconnect(error):
             level = logging.WARNING if failures in (1, 10, 100) else logging.DEBUG
             logger.log(level, "%s: the database is away (%s); trying again in %.1f s", self.service.name, error, pause)
-            for connection in connections.all(initialized_only=True):
-                connection.close()
         else:
             logger.error("%s failed; trying again in %.1f s", self.service.name, pause, exc_info=error)
-            close_old_connections()
+        # Whatever it was, a new session has neither a broken transaction nor a plan from before a migration.
+        for connection in connections.all(initialized_only=True):
+            connection.close()
         return pause
 
 
