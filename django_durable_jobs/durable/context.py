@@ -6,22 +6,22 @@ child frame around the called function, so that calls made there get keys below 
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from ..clock import SYSTEM, Clock
 from ..errors import Interrupted, LeaseLost, NotInJob
+from .replay import History
 
 if TYPE_CHECKING:
     from ..definitions import Options
     from ..dialects.rows import Claimed
     from .recorder import Recorder
-    from .replay import History
+    from .threads import Helpers
 
 
 class JobContext:
@@ -31,20 +31,42 @@ class JobContext:
     that can refuse a smaller one than they have seen.
     """
 
-    __slots__ = ("_clock", "_history", "_recorder", "_stop", "_why", "options", "row", "worker_name")
+    __slots__ = (
+        "_clock",
+        "_history",
+        "_stop",
+        "_wakers",
+        "_why",
+        "helpers",
+        "options",
+        "recorder",
+        "row",
+        "tasks",
+        "worker_name",
+    )
 
-    def __init__(
-        self, row: Claimed, options: Options, recorder: Recorder, *, worker_name: str = "", clock: Clock = SYSTEM
+    def __init__(  # noqa: PLR0913 -- what an attempt is made of; only the executor calls it
+        self,
+        row: Claimed,
+        options: Options,
+        recorder: Recorder,
+        *,
+        worker_name: str = "",
+        clock: Clock = SYSTEM,
+        helpers: Helpers | None = None,
     ) -> None:
         """Describe one attempt; made by the worker."""
         self.row = row
         self.options = options
         self.worker_name = worker_name
-        self._recorder = recorder
+        self.recorder = recorder
+        self.helpers = helpers
+        self.tasks: set[asyncio.Task[Any]] | None = None
         self._clock = clock
         self._history: History | None = None
         # Made only when somebody waits or interrupts: most jobs are over before either.
         self._stop: threading.Event | None = None
+        self._wakers: list[Callable[[], object]] | None = None
         self._why: Interrupted | None = None
 
     @property
@@ -77,30 +99,46 @@ class JobContext:
         """A number that is greater in every later run of this job."""
         return self.row.token
 
-    @property
-    def recorder(self) -> Recorder:
-        """Who stores this attempt's checkpoints."""
-        return self._recorder
+    # History ------------------------------------------------------------------------------------------------
 
     @property
     def history(self) -> History:
-        """The recorded calls of this job; read at the first durable call."""
+        """The recorded calls of this job."""
         if self._history is None:
-            from .replay import History  # noqa: PLC0415 -- the two rooms know each other
-
-            self._history = History.of(self.row)
+            self._history = History(self.row, {})
         return self._history
+
+    @history.setter
+    def history(self, history: History) -> None:
+        self._history = history
 
     @property
     def history_if_used(self) -> History | None:
-        """The same if a durable call was made in this attempt, else ``None``."""
+        """The same if there is anything in it, else ``None``."""
         return self._history
+
+    def note_task(self, task: asyncio.Task[Any] | None) -> None:
+        """Note a task in which a call of this job runs, so that it ends with the attempt."""
+        if self.tasks is None:
+            self.tasks = set()
+        if task is not None:
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    # Stopping -----------------------------------------------------------------------------------------------
 
     def interrupt(self, why: Interrupted) -> None:
         """Ask the job's code to stop at its next durable call; called from another thread."""
         self._why = why
         if self._stop is not None:
             self._stop.set()
+        for wake in list(self._wakers or ()):
+            wake()
+
+    @property
+    def why(self) -> Interrupted | None:
+        """What the job's code was interrupted with, if it was."""
+        return self._why
 
     @property
     def interrupted(self) -> bool:
@@ -125,15 +163,48 @@ class JobContext:
         self._clock.wait(self._stop, seconds)
         self.check()
 
+    async def apause(self, seconds: float) -> None:
+        """Do what ``pause`` does without blocking the event loop."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
-@dataclass(slots=True)
+        def wake() -> None:
+            loop.call_soon_threadsafe(ended.set)
+
+        if self._wakers is None:
+            self._wakers = []
+        self._wakers.append(wake)
+        try:
+            self.check()
+            await asyncio.wait([asyncio.ensure_future(ended.wait())], timeout=seconds)
+        finally:
+            self._wakers.remove(wake)
+            ended.set()
+        self.check()
+
+
 class Frame:
-    """A place in a job's tree of calls: under which key, and how many calls were made there."""
+    """A place in a job's tree of calls: under which key, how many calls were made there, and by which thread.
 
-    job: JobContext
-    path: str = ""
-    depth: int = 0
-    calls: int = 0
+    Calls get their keys in the order in which they are made. So only one thread or task may make them: the one
+    that runs the function. Others would get keys by chance, and in a replay each other's values.
+    """
+
+    __slots__ = ("calls", "depth", "job", "options", "path", "task", "thread")
+
+    def __init__(self, job: JobContext, options: Options, path: str = "", depth: int = 0) -> None:
+        """Describe a place; ``options`` are those of the durable job whose code runs here."""
+        self.job = job
+        self.options = options
+        self.path = path
+        self.depth = depth
+        self.calls = 0
+        self.thread = threading.get_ident()
+        self.task: asyncio.Task[Any] | None = None
+
+    def settle(self, task: asyncio.Task[Any] | None) -> None:
+        """Note that the function goes on in this thread and task."""
+        self.thread = threading.get_ident()
+        self.task = task
 
     def next_key(self) -> str:
         """Return the key of the next call made here: ``3``, or ``3.1`` inside call 3."""
@@ -155,19 +226,21 @@ def current_frame(what: str) -> Frame:
     return frame
 
 
+def calling_frame(what: str, task: asyncio.Task[Any] | None) -> Frame:
+    """Return the present frame for a durable call made in this thread and ``task``; ``NotInJob`` if it is another's."""
+    frame = current_frame(what)
+    if frame.thread != threading.get_ident() or frame.task is not task:
+        raise NotInJob(
+            f"{what} was made in another thread or task than the one that runs the code of job {frame.job.id}: the "
+            "order of such calls is left to chance, and a replay could mix up their values. Make the branch a "
+            "durable call itself, as in gather(acall(branch, 1), acall(branch, 2)): inside, calls have their own order."
+        )
+    return frame
+
+
 def current_job() -> JobContext:
     """Return the context of the job that is running here; ``NotInJob`` outside of one."""
     return current_frame("current_job()").job
-
-
-@contextmanager
-def inside(frame: Frame) -> Generator[Frame]:
-    """Run a block in this frame."""
-    token = frames.set(frame)
-    try:
-        yield frame
-    finally:
-        frames.reset(token)
 
 
 def log_fields() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -78,10 +78,12 @@ class JobHandle(Generic[R]):
 
     def _result_of(self, job: Job) -> R:
         if Status(job.status) is not Status.COMPLETED:
-            raise JobFailed(f"Job {self.id} ({self.definition}) is {job.status}: {job.last_error or 'no error recorded'}")
+            raise JobFailed(
+                f"Job {self.id} ({self.definition}) is {job.status}: {job.last_error or 'no error recorded'}"
+            )
         if job.result is None:
             return None  # type: ignore[return-value]
-        return result_value(self.definition, job.result)
+        return cast("R", result_value(self.definition, job.result))
 
 
 def result_value(definition: str, text: str) -> Any:

@@ -1,80 +1,200 @@
 """Group commit for checkpoints: calls of different jobs that finish together share one commit.
 
 There is no thread for it. The first caller writes what is there; those that come meanwhile are taken together
-by the next one. A single workflow so pays one commit and no change of thread, eight of them share.
+by the next one. A single workflow so pays one commit and no change of thread, eight of them share. ``Scribe`` is
+the door for the event loop, which cannot wait for a turn.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from uuid import UUID
 
 from ..dialects.rows import NewCheckpoint
-from ..errors import LeaseLost
+from ..errors import Interrupted, LeaseLost
 from ..faults import fault
 
-Save = Callable[[Sequence[NewCheckpoint]], set[tuple[UUID, str]]]
+Rows = Sequence[NewCheckpoint]
+Save = Callable[[Rows], set[tuple[UUID, str]]]
 
 
-class _Waiting:
-    """One caller's rows and their fate."""
+class _Group:
+    """One job's rows, stored all or none, and their fate."""
 
-    __slots__ = ("done", "error", "rows")
+    __slots__ = ("error", "rows")
 
-    def __init__(self, rows: Sequence[NewCheckpoint]) -> None:
+    def __init__(self, rows: Rows) -> None:
         self.rows = rows
-        self.done = False
         self.error: BaseException | None = None
+
+
+class _Ticket:
+    """One waiting thread and what it brought."""
+
+    __slots__ = ("done", "gone", "groups", "leads", "turn")
+
+    def __init__(self, groups: list[_Group]) -> None:
+        self.groups = groups
+        self.done = False
+        self.leads = False
+        self.gone = False
+        # Held until this ticket is written, or it is this thread's turn to write.
+        self.turn = threading.Lock()
+        self.turn.acquire()
 
 
 class Recorder:
     """Writes checkpoints for all threads of a process; ``record`` returns when they are committed."""
 
     def __init__(self, save: Save) -> None:
-        """Take the operation that stores rows of several jobs in one commit."""
+        """Take the operation that stores rows of several jobs in one commit; it is called by one thread at a time."""
         self._save = save
-        self._turn = threading.Lock()
         self._guard = threading.Lock()
-        self._queue: list[_Waiting] = []
+        self._writing = threading.Lock()
+        self._busy = False
+        self._queue: list[_Ticket] = []
 
-    def record(self, rows: Sequence[NewCheckpoint]) -> None:
+    def record(self, rows: Rows) -> None:
         """Store the rows of one job.
 
         Raises ``LeaseLost`` when its token is no longer the present one, and the database's error when the
         commit failed; then nothing of it is stored.
         """
         fault("before-checkpoint")
-        mine = _Waiting(rows)
-        with self._guard:
-            self._queue.append(mine)
-        with self._turn:
-            if not mine.done:
-                self._write_all()
-        if mine.error is not None:
-            raise mine.error
+        (error,) = self.record_each([rows])
+        if error is not None:
+            raise error
         fault("after-checkpoint")
 
-    def _write_all(self) -> None:
+    def record_each(self, groups: Sequence[Rows]) -> list[BaseException | None]:
+        """Store the rows of several jobs; return for each what ``record`` would raise."""
+        mine = _Ticket([_Group(rows) for rows in groups])
+        with self._guard:
+            self._queue.append(mine)
+            mine.leads = not self._busy
+            self._busy = True
+        if not mine.leads:
+            try:
+                mine.turn.acquire()
+            except BaseException:
+                # Something was raised into this thread while it waited; the others must not wait for it.
+                self._abandon(mine)
+                raise
+        if not mine.done:
+            self._lead(mine)
+        return [group.error for group in mine.groups]
+
+    def close(self) -> None:
+        """Let ``save`` free what it holds, unless somebody still writes; one that writes later takes it again."""
+        close = getattr(self._save, "close", None)
+        if close is not None and self._writing.acquire(timeout=1.0):
+            try:
+                close()
+            finally:
+                self._writing.release()
+
+    def _lead(self, mine: _Ticket) -> None:
+        """Write everything that waits, then give the turn to whoever came meanwhile."""
         with self._guard:
             batch, self._queue = self._queue, []
         try:
-            self._write(batch)
-        except Exception as error:  # noqa: BLE001 -- each caller gets it
-            if len(batch) == 1:
-                batch[0].error = error
-            else:
-                # One row that the database refuses must not take the others with it.
-                for waiting in batch:
-                    try:
-                        self._write([waiting])
-                    except Exception as own:  # noqa: BLE001 -- as above
-                        waiting.error = own
-        for waiting in batch:
-            waiting.done = True
+            self._write_all([group for ticket in batch for group in ticket.groups])
+            for ticket in batch:
+                ticket.done = True
+        finally:
+            with self._guard:
+                # Not decided when something was raised into this thread: the next one writes them.
+                self._queue[:0] = [ticket for ticket in batch if not (ticket.done or ticket.gone or ticket is mine)]
+                following = self._next()
+            for ticket in batch:
+                if ticket.done and ticket is not mine:
+                    ticket.turn.release()
+            if following is not None:
+                following.turn.release()
 
-    def _write(self, batch: list[_Waiting]) -> None:
-        stored = self._save([row for waiting in batch for row in waiting.rows])
-        for waiting in batch:
-            if any((row.job_id, row.key) not in stored for row in waiting.rows):
-                waiting.error = LeaseLost(f"Job {waiting.rows[0].job_id} is no longer held under this token.")
+    def _next(self) -> _Ticket | None:
+        following = self._queue[0] if self._queue else None
+        self._busy = following is not None
+        if following is not None:
+            following.leads = True
+        return following
+
+    def _abandon(self, mine: _Ticket) -> None:
+        with self._guard:
+            mine.gone = True
+            if mine in self._queue:
+                self._queue.remove(mine)
+            following = self._next() if mine.leads else None
+        if following is not None:
+            following.turn.release()
+
+    def _write_all(self, groups: list[_Group]) -> None:
+        try:
+            self._write(groups)
+        except Interrupted as error:
+            for group in groups:
+                group.error = type(error)(*error.args)
+        except Exception as error:  # noqa: BLE001 -- each caller gets it
+            if len(groups) == 1:
+                groups[0].error = error
+                return
+            # One row that the database refuses must not take the others with it.
+            for group in groups:
+                self._write_all([group])
+
+    def _write(self, groups: list[_Group]) -> None:
+        with self._writing:
+            stored = self._save([row for group in groups for row in group.rows])
+        for group in groups:
+            if any((row.job_id, row.key) not in stored for row in group.rows):
+                group.error = LeaseLost(f"Job {group.rows[0].job_id} is no longer held under this token.")
+
+
+class Scribe:
+    """Records for the event loop: what gathers while one commit is on its way goes into the next one."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        """Take the process's recorder; the thread starts with the first row."""
+        self._recorder = recorder
+        self._queue: SimpleQueue[tuple[Rows, Future[None]] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._guard = threading.Lock()
+
+    async def record(self, rows: Rows) -> None:
+        """Do what ``Recorder.record`` does. Cancelling gives up the answer, not the writing once it has begun."""
+        fault("before-checkpoint")
+        with self._guard:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="durable-jobs-checkpoints", daemon=True)
+                self._thread.start()
+        future: Future[None] = Future()
+        self._queue.put((rows, future))
+        await asyncio.wrap_future(future)
+        fault("after-checkpoint")
+
+    def close(self) -> None:
+        """Let the thread end after what it was given."""
+        self._queue.put(None)
+
+    def _work(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch = [first]
+            with suppress(Empty):
+                while (item := self._queue.get_nowait()) is not None:
+                    batch.append(item)
+                self._queue.put(None)
+            batch = [item for item in batch if item[1].set_running_or_notify_cancel()]
+            try:
+                errors = self._recorder.record_each([rows for rows, _ in batch]) if batch else []
+            except BaseException as error:  # noqa: BLE001 -- the thread serves every async job
+                errors = [error] * len(batch)
+            for (_, future), outcome in zip(batch, errors, strict=True):
+                if outcome is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(outcome)

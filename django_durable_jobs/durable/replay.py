@@ -7,28 +7,43 @@ call is never given to another.
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
 from ..dialects.rows import Claimed, NewCheckpoint
 from ..errors import NonDeterminism
-from ..operations import checkpoints
 from ..operations.checkpoints import Stored
+
+Task = asyncio.Task[Any]
+
+
+class _Raised(NamedTuple):
+    """An error on its way through the code, and the task in which its call ended; ``None`` outside of a loop."""
+
+    row: NewCheckpoint
+    task: Task | None
 
 
 class History:
-    """What is recorded of one job, as this attempt knows it."""
+    """What is recorded of one job, as this attempt knows it. Safe for threads: an async job's calls have several."""
 
     def __init__(self, row: Claimed, recorded: dict[str, Stored]) -> None:
-        """Take the claimed job and its checkpoints by key."""
+        """Take the claimed job and its checkpoints by key; the first claim of a job has none."""
         self._row = row
         self._recorded = recorded
+        self._guard = threading.RLock()
+        # Nested calls by the key of the call that made them.
+        self._below: dict[str, list[str]] = {}
+        for key in recorded:
+            self._note_below(key)
         # Errors of calls, not stored yet: only going on shows that the code caught one. An error that ends the
         # attempt never gets a row, so the next attempt makes that call again.
-        self._raised: list[NewCheckpoint] = []
+        self._raised: list[_Raised] = []
         self._caught: list[NewCheckpoint] = []
-
-    @classmethod
-    def of(cls, row: Claimed) -> History:
-        """Read the checkpoints of a claimed job; the first claim of a job has none to read."""
-        return cls(row, checkpoints.load(row.id, row.generation) if row.token > 1 else {})
+        self.broken: NonDeterminism | None = None
+        """Set once the code made another call than the recorded one: swallowing that error does not help."""
 
     def find(self, key: str, name: str) -> Stored | None:
         """Return what is recorded for this call, or ``None`` when it has not been made yet.
@@ -37,54 +52,112 @@ class History:
         """
         stored = self._recorded.get(key)
         if stored is not None and stored.name != name:
-            raise NonDeterminism(
+            self.broken = NonDeterminism(
                 f"Call {key} of job {self._row.id} ({self._row.definition}) was recorded as {stored.name!r}, but the "
                 f"code now calls {name!r} there. Calls are recognised by order and name: let jobs that have begun "
                 "finish with the code they began with, or give the changed job a new name."
             )
+            raise self.broken
         return stored
 
-    def checkpoint(self, key: str, name: str, kind: str, *, result: str | None = None, error: str | None = None) -> NewCheckpoint:
+    def checkpoint(
+        self, key: str, name: str, kind: str, *, result: str | None = None, error: str | None = None
+    ) -> NewCheckpoint:
         """Make the row for a call of this attempt."""
         row = self._row
         return NewCheckpoint(row.id, row.token, row.generation, key, name, kind, result, error)
 
-    def note_error(self, checkpoint: NewCheckpoint) -> None:
-        """Remember the error of a call that is being raised into the code that made the call."""
-        self._raised.append(checkpoint)
+    def rows_for(self, checkpoint: NewCheckpoint) -> list[NewCheckpoint]:
+        """Return what goes into the commit of a call that returned: errors that were caught before it, and itself."""
+        with self._guard:
+            self.drop_errors_below(checkpoint.key)
+            return [*self.take_caught(), checkpoint]
 
-    def note_call_begins(self, path: str) -> None:
-        """Note that the code at ``path`` goes on with another call: what was raised there, it has caught."""
-        if not self._raised:
-            return
-        here = [row for row in self._raised if row.key.rpartition(".")[0] == path]
-        self._caught += here
-        self._raised = [row for row in self._raised if row not in here]
+    def note_refused(self, rows: list[NewCheckpoint]) -> None:
+        """Take errors back that were to be stored with a call which was not; the last row is that call's own."""
+        with self._guard:
+            self._caught[:0] = rows[:-1]
+
+    def note_stored(self, rows: list[NewCheckpoint]) -> None:
+        """Remember nested calls for a repeat of their parent in this attempt; forget what is below a stored call."""
+        with self._guard:
+            for row in rows:
+                if self._below:
+                    self._forget_below(row.key)
+                if "." in row.key:
+                    self._recorded[row.key] = Stored(row.name, row.kind, row.result, row.error)
+                    self._note_below(row.key)
+
+    # Errors -------------------------------------------------------------------------------------------------
+
+    def note_error(self, checkpoint: NewCheckpoint, task: Task | None) -> None:
+        """Remember the error of a call that is being raised into the code that made the call, in ``task``."""
+        with self._guard:
+            self.drop_errors_below(checkpoint.key)
+            self._raised.append(_Raised(checkpoint, task))
+
+    def note_call_begins(self, path: str, task: Task | None) -> None:
+        """Note that the code at ``path`` goes on with another call: what was raised there, it has caught.
+
+        Raises ``NonDeterminism`` again if it was raised before and the code swallowed it.
+        """
+        if self.broken is not None:
+            raise self.broken
+        if self._raised:
+            with self._guard:
+                here = (one for one in self._raised if _parent(one.row.key) == path)
+                self._take_as_caught(one for one in here if _received(one.task, task))
 
     def note_job_returns(self) -> None:
         """Note that the job's function returned: whatever was raised, it has caught."""
-        self._caught += self._raised
-        self._raised = []
+        if self.broken is not None:
+            raise self.broken
+        with self._guard:
+            self._take_as_caught(self._raised)
 
     def take_caught(self) -> list[NewCheckpoint]:
         """Take the errors that are known to be caught; they go into the next commit."""
-        taken, self._caught = self._caught, []
-        return taken
+        with self._guard:
+            taken, self._caught = self._caught, []
+            return taken
 
     def drop_errors_below(self, key: str) -> None:
         """Forget errors inside call ``key``: it is recorded itself, or is made again."""
-        below = f"{key}."
-        self._raised = [row for row in self._raised if not row.key.startswith(below)]
-        self._caught = [row for row in self._caught if not row.key.startswith(below)]
+        if self._raised or self._caught:
+            below = f"{key}."
+            with self._guard:
+                self._raised = [one for one in self._raised if not one.row.key.startswith(below)]
+                self._caught = [row for row in self._caught if not row.key.startswith(below)]
 
-    def remember(self, rows: list[NewCheckpoint]) -> None:
-        """Keep stored rows of nested calls for a repeat of their parent inside this attempt."""
-        for row in rows:
-            if "." in row.key:
-                self._recorded[row.key] = Stored(row.name, row.kind, row.result, row.error)
+    def _take_as_caught(self, those: Iterable[_Raised]) -> None:
+        taken = list(those)
+        self._caught += [one.row for one in taken]
+        self._raised = [one for one in self._raised if one not in taken]
 
-    def forget_below(self, key: str) -> None:
-        """Drop what was remembered below a call that is recorded itself: it is never asked for again."""
-        below = f"{key}."
-        for other in [known for known in self._recorded if known.startswith(below)]:
-            del self._recorded[other]
+    # Nesting ------------------------------------------------------------------------------------------------
+
+    def _note_below(self, key: str) -> None:
+        parent = _parent(key)
+        if parent:
+            self._below.setdefault(parent, []).append(key)
+
+    def _forget_below(self, key: str) -> None:
+        for inner in self._below.pop(key, ()):
+            self._recorded.pop(inner, None)
+            self._forget_below(inner)
+
+
+def _parent(key: str) -> str:
+    return key.rpartition(".")[0]
+
+
+def _received(failed_in: Task | None, now_in: Task | None) -> bool:
+    """Answer whether the code has seen an error of a call that ended in one task, when it goes on in another.
+
+    ``gather`` and ``create_task`` run calls in tasks of their own, and the code may go on before it looks at them:
+    an error that nobody has asked for yet may still end the attempt.
+    """
+    if failed_in is None or failed_in is now_in:
+        return True
+    # True until somebody takes the result or the exception; asyncio logs "never retrieved" by it.
+    return failed_in.done() and not failed_in.cancelled() and not getattr(failed_in, "_log_traceback", False)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from ..clock import SYSTEM, Clock
 from ..dialects.rows import NewCheckpoint
 from ..errors import LeaseLost
 from ..models import Checkpoint
+from .connections import OwnConnection
 from .database import alias, dialect
+
+Result = TypeVar("Result")
 
 
 class Stored(NamedTuple):
@@ -39,8 +42,8 @@ def load(job_id: UUID, generation: int) -> dict[str, Stored]:
     return {row[0]: Stored(*row[1:]) for row in rows.values_list("key", "name", "kind", "result", "error")}
 
 
-class SteadySave:
-    """``save`` that outlasts a database that goes away: tried again until the lease must be over.
+class Steady:
+    """Outlasts a database that goes away: what fails for that is tried again until the lease must be over.
 
     An error here would be raised into a job's code that has done nothing wrong.
     """
@@ -51,17 +54,41 @@ class SteadySave:
         self._clock = clock
         self._never = threading.Event()
 
-    def __call__(self, rows: Sequence[NewCheckpoint]) -> set[tuple[UUID, str]]:
-        """Store the rows; see ``save``. Raises ``LeaseLost`` when the database stayed away too long."""
+    def load(self, job_id: UUID, generation: int) -> dict[str, Stored]:
+        """Read checkpoints on the thread's own connection; see ``load``."""
+        return self.repeat(lambda: load(job_id, generation))
+
+    def repeat(self, work: Callable[[], Result]) -> Result:
+        """Do ``work``. Raises ``LeaseLost`` when the database stayed away too long."""
         deadline, pause = self._clock.monotonic() + self._lease, 0.05
         while True:
             try:
-                return save(rows)
+                return work()
             except Exception as error:
-                if not dialect().is_disconnect(error):
+                away = dialect().is_disconnect(error)
+                if not away and not dialect().is_conflict(error):
                     raise
-                dialect().connection.close()
+                if away:
+                    dialect().connection.close()
                 if self._clock.monotonic() >= deadline:
                     raise LeaseLost("The database stayed away for longer than the lease.") from error
             self._clock.wait(self._never, pause)
             pause = min(pause * 2, 2.0)
+
+
+class SteadySave(Steady):
+    """``save`` that outlasts a database that goes away, on a connection of its own. One thread at a time."""
+
+    def __init__(self, lease: timedelta, *, clock: Clock = SYSTEM) -> None:
+        """Take the length of a lease."""
+        super().__init__(lease, clock=clock)
+        self._connection = OwnConnection()
+
+    def __call__(self, rows: Sequence[NewCheckpoint]) -> set[tuple[UUID, str]]:
+        """Store the rows; see ``save`` and ``repeat``."""
+        with self._connection.lent():
+            return self.repeat(lambda: save(rows))
+
+    def close(self) -> None:
+        """Close the connection; not while a thread writes."""
+        self._connection.close()

@@ -81,8 +81,8 @@ class ArgumentCodec:
     def load(self, text: str) -> tuple[tuple[object, ...], dict[str, object]]:
         """Return positional and keyword arguments as they were given, annotated classes included.
 
-        The signature is not checked again: the function may have changed since, and Python's own error says
-        how. Raises ``SerializationError`` with the name and the reason if the text cannot be read.
+        The function may have changed since: raises ``ArgumentError`` if the arguments do not fit its signature any
+        more, and ``SerializationError`` with the name and the reason if the text cannot be read.
         """
         try:
             payload = parse(text)
@@ -91,16 +91,28 @@ class ArgumentCodec:
                 raise SerializationError(message)  # noqa: TRY301 -- the handler adds the name
             if '"$' in text:
                 payload = self._untag(payload)
-            positional = payload.pop(POSITIONAL, None)
-            if positional is None:
-                return (), payload
-            if type(positional) is not list:
+            positional = payload.pop(POSITIONAL, ())
+            if type(positional) is list:
+                positional = tuple(positional)
+            elif positional != ():
                 message = f"The positional arguments are not a list: {safe_repr(positional, 80)}."
                 raise SerializationError(message)  # noqa: TRY301 -- as above
-            return tuple(positional), payload
         except SerializationError as error:
             message = f"{self._name}: {error}"
             raise SerializationError(message) from error
+        plan = self._plan or self._compile()
+        count = len(positional)
+        if count < len(plan.fits):
+            fit = plan.fits[count]
+            if not fit.lacking and (payload.keys() == fit.required or fit.accepts(payload.keys())):
+                return positional, payload
+        elif plan.rest is not None and plan.fits[-1].accepts(payload.keys()):
+            return positional, payload
+        try:
+            self._reject(plan, positional, payload)
+        except ArgumentError as error:
+            message = f"The stored arguments do not fit the function any more: {error}"
+            raise ArgumentError(message) from None
 
     def _untag(self, payload: dict[str, object]) -> dict[str, object]:
         plan = self._plan or self._compile()

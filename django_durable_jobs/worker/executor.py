@@ -9,30 +9,38 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Coroutine
+from contextlib import suppress
 from contextvars import Context
 from functools import lru_cache
+from types import CoroutineType
 from typing import Any, Final
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync
 
 from .. import registry
 from ..backoff import Backoff
 from ..conf import get_settings
 from ..definitions import Definition, Options
-from ..dialects.rows import Claimed
+from ..dialects.rows import Claimed, NewCheckpoint
 from ..durable.context import Frame, JobContext, frames
 from ..durable.recorder import Recorder
+from ..durable.replay import History
+from ..durable.threads import Helpers
 from ..errors import (
     DurableJobsError,
     Interrupted,
     LeaseLost,
     NonDeterminism,
     NoRetry,
+    NotInJob,
+    OpenTransaction,
     RetryAfter,
     SerializationError,
     Snooze,
 )
 from ..faults import fault
+from ..operations.checkpoints import Steady
 from ..outcomes import BackedOff, Completed, Failed, Failure, Lost, Outcome, Released, Snoozed
 from ..rendering import format_traceback, safe_str
 from . import sessions
@@ -42,51 +50,99 @@ logger = logging.getLogger("django_durable_jobs.jobs")
 
 ERROR_LENGTH: Final = 2000
 """Characters of the error that is kept beside the job; the traceback has its own limit."""
+LEFTOVER_TIME: Final = 5.0
+"""Seconds that cancelled calls of an attempt that is over have to end."""
 
 
 class Executor:
     """Runs the functions of claimed jobs."""
 
-    def __init__(self, leases: Leases, recorder: Recorder, worker_name: str) -> None:
-        """Take what the jobs of this process share."""
+    def __init__(self, leases: Leases, recorder: Recorder, worker_name: str, *, steady: Steady | None = None) -> None:
+        """Take what the jobs of this process share; ``steady`` reads checkpoints when the database is shaky."""
         self._leases = leases
         self._recorder = recorder
         self._worker_name = worker_name
+        self._steady = steady or Steady(get_settings().lease)
+        self._helpers = Helpers(
+            recorder,
+            get_settings().concurrency,
+            around=sessions.around,
+            between=sessions.between,
+            clean=sessions.clean_up,
+        )
+
+    def close(self) -> None:
+        """Let the threads of async jobs end, and close the connection of checkpoints."""
+        self._helpers.close()
+        self._recorder.close()
 
     def run(self, job: Claimed) -> Outcome:
-        """Run a job in this thread, whatever it raises."""
-        sessions.before_job()
+        """Run a job in this thread. Raises nothing, whatever the job does: the thread has others to run."""
         try:
-            return Context().run(self._run, job)
-        finally:
+            sessions.before_job()
+            # A context of its own: what a job sets there, the next one must not see.
+            outcome = Context().run(self._run, job)
+        except BaseException as error:  # noqa: BLE001 -- not the job's code, which is caught closer to it
+            outcome = self._stumbled(job, error)
+        try:
             sessions.clean_up()
+        except BaseException:
+            logger.exception("Connections could not be cleaned after job %s", job.id)
+        return outcome
 
     def _run(self, job: Claimed) -> Outcome:
         prepared = self._prepare(job)
         if not isinstance(prepared, _Prepared):
             return prepared
-        frames.set(Frame(prepared.context))
+        context = prepared.context
+        frames.set(Frame(context, context.options))
         try:
+            if job.token > 1:
+                context.history = self._history(job)
             fault("before-body")
             value = prepared.definition.function(*prepared.args, **prepared.kwargs)
+            if type(value) is CoroutineType:
+                value = async_to_sync(_awaited)(value)
             fault("after-body")
+            history = context.history_if_used
+            if history is not None and (caught := _caught_by_returning(history)):
+                self._recorder.record(caught)
             return self._returned(prepared, value)
         except BaseException as error:  # noqa: BLE001 -- SystemExit and the like of a job end the job, not the worker
             return self._raised(prepared, error)
 
     async def run_async(self, job: Claimed) -> Outcome:
         """Run an ``async def`` job on the event loop; a cancelled task becomes a released job."""
-        prepared = self._prepare(job)
+        try:
+            prepared = self._prepare(job)
+        except BaseException as error:  # noqa: BLE001 -- as in run()
+            return self._stumbled(job, error)
         if not isinstance(prepared, _Prepared):
             return prepared
-        frames.set(Frame(prepared.context))
+        context = prepared.context
+        lane = self._helpers.enter()
+        frame = Frame(context, context.options)
+        frame.settle(asyncio.current_task())
+        frames.set(frame)
         try:
+            if job.token > 1:
+                context.history = await self._helpers.run(lambda: self._history(job))
+            fault("before-body")
             value = await prepared.definition.function(*prepared.args, **prepared.kwargs)
-            if prepared.context.history_if_used is None:
-                return self._returned(prepared, value)
-            return await sync_to_async(self._returned, thread_sensitive=False)(prepared, value)
+            fault("after-body")
+            history = context.history_if_used
+            if history is not None and (caught := _caught_by_returning(history)):
+                await self._helpers.record(caught)
+            outcome = self._returned(prepared, value)
         except BaseException as error:  # noqa: BLE001 -- as above
-            return self._raised(prepared, error)
+            outcome = self._raised(prepared, error)
+        await _end_tasks(context)
+        self._helpers.leave(lane)
+        return outcome
+
+    def _history(self, job: Claimed) -> History:
+        # Before the job's code runs: afterwards the thread's connection may be set to another schema.
+        return History(job, self._steady.load(job.id, job.generation))
 
     def is_async(self, job: Claimed) -> bool:
         """Answer whether the job belongs on the event loop; an unknown one fails in a thread."""
@@ -102,19 +158,15 @@ class Executor:
             args, kwargs = definition.arguments.load(job.payload)
         except DurableJobsError as error:
             # Neither time nor another attempt mends this; code or an operator does.
-            logger.error("Job %s cannot run: %s", job.id, error, extra=_fields(job, self._worker_name))
+            fields = _fields(job, self._worker_name)
+            logger.error("Job %s cannot run: %s", job.id, error, extra=fields)  # noqa: TRY400 -- our own message
             return Failed(_failure(error))
-        context = JobContext(job, options, self._recorder, worker_name=self._worker_name)
+        context = JobContext(job, options, self._recorder, worker_name=self._worker_name, helpers=self._helpers)
         if not self._leases.begin(job, context):
             return Lost()
         return _Prepared(definition, args, kwargs, context)
 
     def _returned(self, prepared: _Prepared, value: object) -> Outcome:
-        history = prepared.context.history_if_used
-        if history is not None:
-            history.note_job_returns()
-            if caught := history.take_caught():
-                self._recorder.record(caught)
         if value is None:
             return Completed(None)
         limit = get_settings().result_limit
@@ -134,7 +186,9 @@ class Executor:
                 logger.error("Job %s failed: %s", job.id, failure.error, extra=fields)
             case BackedOff(failure, delay):
                 seconds = delay.total_seconds()
-                logger.warning("Job %s failed, next attempt in %.3g s: %s", job.id, seconds, failure.error, extra=fields)
+                logger.warning(
+                    "Job %s failed, next attempt in %.3g s: %s", job.id, seconds, failure.error, extra=fields
+                )
             case Lost():
                 logger.warning("Job %s was lost to another worker; its code was stopped", job.id, extra=fields)
             case _:
@@ -154,16 +208,22 @@ class Executor:
                 return Snoozed(error.delay)
             case NoRetry():
                 return Failed(_failure(error.reason, error))
-            case NonDeterminism():
+            case NonDeterminism() | NotInJob() | OpenTransaction() | SerializationError():
+                # The same code, or the same value, would meet the same refusal.
                 return Failed(_failure(error))
             case RetryAfter():
                 failure = _failure(error.reason, error)
                 return Failed(failure) if job.attempt >= job.max_attempts else BackedOff(failure, error.delay)
-        failure = _failure(error)
-        if job.attempt >= job.max_attempts:
-            return Failed(failure)
-        backoff = prepared.context.options.backoff or get_settings().backoff
-        return BackedOff(failure, backoff.delay(job.attempt - 1))
+        return _failed_or_backed_off(job, _failure(error), prepared.context.options.backoff)
+
+    def _stumbled(self, job: Claimed, error: BaseException) -> Outcome:
+        """Make an outcome of an error outside of the job's code, such as memory that is full."""
+        try:
+            logger.error("Job %s could not be run", job.id, exc_info=error, extra=_fields(job, self._worker_name))
+            failure = _failure(error)
+        except BaseException:  # noqa: BLE001 -- even describing it fails
+            failure = Failure(f"{type(error).__name__} (it cannot be described)", "")
+        return _failed_or_backed_off(job, failure, None)
 
 
 class _Prepared:
@@ -180,6 +240,33 @@ class _Prepared:
         self.context = context
 
 
+def _failed_or_backed_off(job: Claimed, failure: Failure, backoff: Backoff | None) -> Outcome:
+    if job.attempt >= job.max_attempts:
+        return Failed(failure)
+    return BackedOff(failure, (backoff or get_settings().backoff).delay(job.attempt - 1))
+
+
+def _caught_by_returning(history: History) -> list[NewCheckpoint]:
+    history.note_job_returns()
+    return history.take_caught()
+
+
+async def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    frames.get().settle(asyncio.current_task())
+    return await coroutine
+
+
+async def _end_tasks(context: JobContext) -> None:
+    """Stop calls that still run in tasks or threads of an attempt that is over: the next one makes them anew."""
+    context.interrupt(context.why or Interrupted("The attempt is over."))
+    tasks = [task for task in context.tasks or () if not task.done()]
+    for task in tasks:
+        task.cancel()
+    with suppress(asyncio.CancelledError):
+        if tasks and (await asyncio.wait(tasks, timeout=LEFTOVER_TIME))[1]:
+            logger.warning("Calls of job %s do not end although they were cancelled", context.id)
+
+
 @lru_cache(maxsize=1024)
 def _with_overrides(definition: Definition, text: str) -> Options:
     """Return the definition's options with those stored at the enqueue; remembered, as few texts differ."""
@@ -190,7 +277,7 @@ def _with_overrides(definition: Definition, text: str) -> Options:
             for name, value in stored.items()
         }
         return definition.options.changed(given)
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise SerializationError(f"The stored options of the job cannot be read: {safe_str(error, 200)}") from error
 
 
@@ -207,11 +294,5 @@ def _trace(error: BaseException | None) -> str:
 
 
 def _fields(job: Claimed, worker_name: str) -> dict[str, object]:
-    return {
-        "job": str(job.id),
-        "definition": job.definition,
-        "attempt": job.attempt,
-        "queue": job.queue,
-        "worker": worker_name,
-    }
-
+    names = ("definition", "attempt", "queue")
+    return {"job": str(job.id), **{name: getattr(job, name) for name in names}, "worker": worker_name}

@@ -9,17 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from django.db import connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from ..clock import SYSTEM
 from ..dialects import dialect_of
+from ..operations.connections import is_own, opened, transaction_open
 from ..operations.database import alias
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 CHECK_AFTER: Final = 1.0
 """Seconds without use after which a connection is checked before it is used again."""
@@ -54,8 +55,8 @@ def _prepare(sender: object, connection: BaseDatabaseWrapper, **_kwargs: object)
     if getattr(_thread, "ours", False):
         if connection.alias == alias():
             dialect_of(connection.alias).prepare_worker_connection(connection)
-        return
-    _use_of(connection).used = True
+    elif not is_own(connection):
+        _use_of(connection).used = True
 
 
 def _use_of(connection: BaseDatabaseWrapper) -> _Use:
@@ -69,39 +70,65 @@ def _use_of(connection: BaseDatabaseWrapper) -> _Use:
 
 def before_job() -> None:
     """Let Django check connections of this thread that have been idle for a while, at their next use."""
-    for connection in connections.all(initialized_only=True):
+    for connection in opened():
         if connection.connection is not None and SYSTEM.monotonic() - _use_of(connection).last > CHECK_AFTER:
-            connection.health_check_enabled = True
-            connection.health_check_done = False
+            connection.health_check_enabled = True  # type: ignore[attr-defined]  # the stubs lack it
+            connection.health_check_done = False  # type: ignore[attr-defined]
 
 
 def clean_up() -> None:
     """Leave every connection of this thread as new; called after each job."""
-    for connection in connections.all(initialized_only=True):
-        if connection.connection is not None:
+    for connection in opened():
+        if connection.connection is not None or connection.in_atomic_block:
             _clean(connection)
-    reset_queries()
+        connection.queries_log.clear()  # with DEBUG Django keeps every statement
+
+
+def around(function: Callable[[], Result]) -> Result:
+    """Run a function that an async job sends to a thread, with connections that are clean before and after."""
+    before_job()
+    try:
+        return function()
+    finally:
+        clean_up()
+
+
+def between(function: Callable[[], Result]) -> Result:
+    """Run a function in a thread that several async jobs share: no transaction stays open until the next one.
+
+    The rest is cleaned when the job is over: that costs a round trip, and this runs for each query.
+    """
+    before_job()
+    try:
+        return function()
+    finally:
+        for connection in opened():
+            if transaction_open(connection):
+                _drop(connection)
+            _use_of(connection).last = SYSTEM.monotonic()
 
 
 def _clean(connection: BaseDatabaseWrapper) -> None:
     use = _use_of(connection)
-    if not use.used:
-        return
-    use.used = False
     try:
-        if connection.in_atomic_block or not connection.get_autocommit() or connection.errors_occurred:
+        # Asked first, as none of it needs a statement that would have been noticed.
+        if transaction_open(connection) or connection.in_atomic_block or connection.closed_in_transaction:
+            logger.warning(
+                "A job left a transaction open on database %r; it was rolled back",
+                connection.alias,
+                extra={"database": connection.alias},
+            )
             _drop(connection)
-            return
-        dialect = dialect_of(connection.alias)
-        if dialect.has_open_transaction(connection):
+        elif connection.errors_occurred:
             _drop(connection)
-            return
-        dialect.reset_session(connection)
+        elif use.used:
+            dialect_of(connection.alias).reset_session(connection)
     except Exception as error:  # noqa: BLE001 -- the next job must get a connection that works, whatever this was
         logger.debug("A connection could not be cleaned and is dropped: %s", error)
         _drop(connection)
-    use.used = False
-    use.last = SYSTEM.monotonic()
+    if use.used:
+        use.used = False
+        use.last = SYSTEM.monotonic()
 
 
 def _drop(connection: BaseDatabaseWrapper) -> None:
@@ -110,4 +137,9 @@ def _drop(connection: BaseDatabaseWrapper) -> None:
     connection.atomic_blocks = []
     connection.run_on_commit = []
     connection.needs_rollback = False
-    connection.close()
+    connection.closed_in_transaction = False
+    try:
+        connection.close()
+    except Exception as error:  # noqa: BLE001 -- it is gone either way
+        logger.debug("A connection could not be closed: %s", error)
+        connection.connection = None

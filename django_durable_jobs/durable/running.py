@@ -1,0 +1,252 @@
+"""One durable call on its way: look for its result, else run the function, repeat it if it fails, store the result.
+
+What is told to users stands in ``call``; here are the two ways of going about it, ``run_sync`` and ``run_async``,
+and what they have in common.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Coroutine
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from asgiref.sync import async_to_sync
+from django.db import DatabaseError
+
+from ..conf import get_settings
+from ..definitions import Options
+from ..errors import NonDeterminism, NoRetry, NotInJob, OpenTransaction, RetryAfter, SerializationError, Snooze
+from ..operations.connections import opened, transaction_open
+from ..rendering import safe_str
+from ..serialization import decode_error, encode_error
+from .context import Frame, frames
+from .targets import resolve
+
+if TYPE_CHECKING:
+    from ..backoff import Backoff
+    from ..dialects.rows import NewCheckpoint
+    from ..operations.checkpoints import Stored
+    from .threads import Helpers
+
+MISUSE: Final = (NonDeterminism, NotInJob, OpenTransaction)
+"""Errors of the job's code around the call: never repeated, never stored as the call's error."""
+NEVER_REPEATED: Final = (NoRetry, RetryAfter, Snooze, SerializationError)
+"""Orders to the job, and values that could not be stored next time either."""
+LONGEST_PATH: Final = 180
+"""Characters of the key of a call that makes calls; the column takes 200."""
+
+
+class Call:
+    """One durable call on its way: everything that sync and async calls have in common."""
+
+    __slots__ = ("args", "codec", "frame", "function", "inner", "key", "kwargs", "name", "options")
+
+    def __init__(
+        self,
+        target: object,
+        options: Options,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        frame: Frame,
+    ) -> None:
+        frame.job.check()
+        self.frame = frame
+        self.function, self.name, self.codec, inner = resolve(target)
+        self.inner = frame.options if inner is None else inner
+        self.options = options
+        self.args, self.kwargs = args, kwargs
+        if opened():
+            _refuse_open_transaction(f"call({self.name}) was made inside a transaction", "Leave it first.")
+        if frame.depth >= get_settings().call_depth or len(frame.path) > LONGEST_PATH:
+            raise NonDeterminism(f"Calls are nested deeper than {frame.depth} levels: {self.name} at {frame.path}.")
+        frame.job.history.note_call_begins(frame.path, frame.task)
+        self.key = frame.next_key()
+
+    def recorded(self) -> Stored | None:
+        """Look for the result of an earlier attempt."""
+        return self.frame.job.history.find(self.key, self.name)
+
+    def replay(self, stored: Stored) -> Any:
+        """Give back what is recorded; an error of this call that the code caught is raised again."""
+        if stored.error is not None:
+            raise decode_error(stored.error)
+        return self.codec.decode(cast("str", stored.result))
+
+    def child(self) -> Frame:
+        """Make the frame in which the function runs; each repeat begins to count anew."""
+        self.frame.job.history.drop_errors_below(self.key)
+        return Frame(self.frame.job, self.inner, self.key, self.frame.depth + 1)
+
+    def retry_delay(self, error: Exception, failures: int) -> float | None:
+        """Return the seconds until the next repeat after this many failures, ``None`` when none is left."""
+        if isinstance(error, NEVER_REPEATED):
+            return None
+        settings, around = get_settings(), self.frame.options
+        retries = _first(self.options.call_retries, around.call_retries, settings.call_retries)
+        if failures > retries:
+            return None
+        backoff: Backoff = _first(self.options.call_backoff, around.call_backoff, settings.call_backoff)
+        return backoff.delay(failures - 1).total_seconds()
+
+    def encode(self, value: object) -> str:
+        """Put the result into its stored form."""
+        if opened():
+            _refuse_open_transaction(f"{self.name} left a transaction open", "Commit or roll back before it returns.")
+        return self.codec.encode(value, limit=get_settings().result_limit, what=f"result of {self.name}")
+
+    def rows(self, text: str) -> list[NewCheckpoint]:
+        """Return what is to be stored with the result."""
+        history = self.frame.job.history
+        return history.rows_for(history.checkpoint(self.key, self.name, "call", result=text))
+
+    def stored(self, rows: list[NewCheckpoint], text: str) -> Any:
+        """Note that the rows are stored and return the result as it is read back."""
+        self.frame.job.history.note_stored(rows)
+        return self.codec.decode(text)
+
+    def not_stored(self, rows: list[NewCheckpoint], error: BaseException) -> None:
+        """Note that the rows are not stored. The call runs again in the next attempt, if the error allows one."""
+        self.frame.job.history.note_refused(rows)
+        if isinstance(error, DatabaseError):
+            refusal = f"{type(error).__name__}: {safe_str(error, 500)}"
+            raise SerializationError(f"The database refused the result of {self.name}: {refusal}") from error
+
+    def fail(self, error: Exception, task: asyncio.Task[Any] | None = None) -> Exception:
+        """Note the last error of the call and return it in the form in which a replay would raise it."""
+        history = self.frame.job.history
+        text = encode_error(error, limit=get_settings().result_limit)
+        history.note_error(history.checkpoint(self.key, self.name, "call", error=text), task)
+        as_replayed = decode_error(text)
+        as_replayed.__cause__ = error
+        return as_replayed.with_traceback(error.__traceback__)
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
+def _refuse_open_transaction(what: str, advice: str) -> None:
+    for connection in opened():
+        if transaction_open(connection):
+            raise OpenTransaction(
+                f"{what} on database {connection.alias!r}, e.g. atomic(). If it rolled back, the checkpoint would stay "
+                f"and the effects would not. {advice}"
+            )
+
+
+def run_sync(one: Call) -> Any:
+    """Make a call in the thread of the job."""
+    stored = one.recorded()
+    if stored is not None:
+        return one.replay(stored)
+    failures = 0
+    while True:
+        try:
+            text = one.encode(_body(one))
+        except MISUSE:
+            raise
+        except Exception as error:
+            failures += 1
+            delay = one.retry_delay(error, failures)
+            if delay is None:
+                raise one.fail(error) from error
+        else:
+            return _store(one, text)
+        one.frame.job.pause(delay)
+
+
+def _store(one: Call, text: str) -> Any:
+    rows = one.rows(text)
+    try:
+        one.frame.job.recorder.record(rows)
+    except BaseException as error:
+        one.not_stored(rows, error)
+        raise
+    return one.stored(rows, text)
+
+
+def _body(one: Call) -> Any:
+    frame = one.child()
+    token = frames.set(frame)
+    try:
+        value = one.function(*one.args, **one.kwargs)
+    finally:
+        frames.reset(token)
+    if type(value) is CoroutineType:
+        return async_to_sync(_awaited)(frame, value)
+    return value
+
+
+async def _awaited(frame: Frame, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    frame.settle(asyncio.current_task())
+    token = frames.set(frame)
+    try:
+        return await coroutine
+    finally:
+        frames.reset(token)
+
+
+async def _body_async(one: Call, helpers: Helpers) -> Any:
+    if not inspect.iscoroutinefunction(one.function):
+        value = await helpers.run(lambda: _body_in_thread(one))
+        if type(value) is not CoroutineType:
+            return value
+        return await _awaited(one.child(), value)
+    frame = one.child()
+    token = frames.set(frame)
+    try:
+        coroutine = one.function(*one.args, **one.kwargs)
+    finally:
+        frames.reset(token)
+    return await _awaited(frame, coroutine)
+
+
+def _body_in_thread(one: Call) -> Any:
+    token = frames.set(one.child())
+    try:
+        value = one.function(*one.args, **one.kwargs)
+        if opened():
+            _refuse_open_transaction(f"{one.name} left a transaction open", "Commit or roll back before it returns.")
+        return value
+    finally:
+        frames.reset(token)
+
+
+async def run_async(one: Call) -> Any:
+    """Make a call in the task that awaits it."""
+    stored = one.recorded()
+    if stored is not None:
+        return one.replay(stored)
+    job, task = one.frame.job, asyncio.current_task()
+    helpers = job.helpers
+    if helpers is None:
+        raise NotInJob("acall() works in jobs that a worker runs.")
+    if task is not one.frame.task:
+        job.note_task(task)
+    failures = 0
+    while True:
+        job.check()
+        try:
+            text = one.encode(await _body_async(one, helpers))
+        except MISUSE:
+            raise
+        except Exception as error:
+            failures += 1
+            delay = one.retry_delay(error, failures)
+            if delay is None:
+                raise one.fail(error, task) from error
+        else:
+            return await _store_async(one, text, helpers)
+        await job.apause(delay)
+
+
+async def _store_async(one: Call, text: str, helpers: Helpers) -> Any:
+    rows = one.rows(text)
+    try:
+        await helpers.record(rows)
+    except BaseException as error:
+        one.not_stored(rows, error)
+        raise
+    return one.stored(rows, text)
