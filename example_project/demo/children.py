@@ -11,7 +11,7 @@ from typing import Final
 from demo.errors import DemoError
 
 MANAGE: Final = Path(__file__).resolve().parent.parent / "manage.py"
-GRACE: Final = 5
+GRACE: Final = 2
 """Seconds that a worker gives its running jobs when it is asked to stop."""
 
 

@@ -16,6 +16,7 @@ from django.db import connections
 from stdlib_index.library import packages
 
 from demo import place, waiting
+from demo.children import Worker
 from demo.errors import DemoError, Interrupted, first_line
 from demo.screen import heading, print_whatever_comes, say
 from demo.serving import USER, Web, make_superuser
@@ -117,18 +118,17 @@ class Command(BaseCommand):
         self._prepare(children, given)
         waiting.check()
         say(f"Log        {log}")
-        worker = Story(chosen, log, children).run(kill=given["kill"])
-        if given["serve"]:
-            web = Web(given["port"], log)
-            children.callback(web.stop)
-            heading("Admin")
-            say(f"  Address   {web.address}")
-            say(f"  User      {USER}")
-            say(f"  Password  {make_superuser()}")
-            say("  Web server and worker run until you press Ctrl-C.")
-            self._wait_for_the_end(web, worker)
-            return
-        _what_next(given)
+        try:
+            worker = Story(chosen, log, children).run(kill=given["kill"])
+            if given["serve"]:
+                web = Web(given["port"], log)
+                children.callback(web.stop)
+                self._serve(web, worker)
+            else:
+                _what_next(given)
+        except Interrupted:
+            say("\nStopping ...")
+            raise
 
     @staticmethod
     def _prepare(children: ExitStack, given: dict[str, Any]) -> None:
@@ -150,7 +150,13 @@ class Command(BaseCommand):
             place.prepare_database()
 
     @staticmethod
-    def _wait_for_the_end(web: Web, worker: Any) -> None:
+    def _serve(web: Web, worker: Worker) -> None:
+        """Say where the admin is, and return when the user has seen enough."""
+        heading("Admin")
+        say(f"  Address   {web.address}")
+        say(f"  User      {USER}")
+        say(f"  Password  {make_superuser()}")
+        say("  Web server and worker run until you press Ctrl-C.")
         try:
             while True:
                 web.check()
@@ -181,7 +187,7 @@ def _what_next(given: dict[str, Any]) -> None:
     heading("What to try next")
     if not given["kill"]:
         say(f"  {manage} demo --kill              kill the worker half-way; nothing is lost, see the proof")
-    if not given["postgres"]:
+    if not (given["postgres"] and given["kill"]):
         say(f"  {manage} demo --postgres --kill   the same on a PostgreSQL 18 that starts for it")
     say(f"  {manage} demo --serve             look at jobs, attempts and checkpoints in the admin")
     say("  example_project/stdlib_index/jobs.py                     the code of these jobs; it is short")
