@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..operations.database import alias, dialect
 
@@ -15,7 +14,11 @@ WAIT: Final = 0.5
 
 
 class Listener:
-    """Listens on a connection of its own; after a loss it connects again and has everything looked at."""
+    """Listens on the connection of its thread; after a loss it connects again and has everything looked at.
+
+    The thread must run no other service, whose queries would wait for the listening. Whoever runs the thread closes
+    its connection.
+    """
 
     name = "listener"
 
@@ -23,15 +26,13 @@ class Listener:
         """Take whom to tell a payload, and whom to tell whether listening works."""
         self._heard = heard
         self._listening = listening
-        self._connection: BaseDatabaseWrapper | None = None
         self._payloads: Iterator[str | None] | None = None
 
     def run_once(self) -> float:
         """Wait for one payload or half a second."""
         try:
             if self._payloads is None:
-                self._connection = connections.create_connection(alias())
-                self._payloads = dialect().listen(WAIT, self._connection)
+                self._payloads = dialect().listen(WAIT, connections[alias()])
                 next(self._payloads)
                 # What was sent before we listened is found by looking.
                 self._listening(True)  # noqa: FBT003 -- reads as said
@@ -39,15 +40,9 @@ class Listener:
             payload = next(self._payloads)
         except Exception:
             self._listening(False)  # noqa: FBT003 -- as above
-            self.close()
+            self._payloads = None
+            connections[alias()].close()
             raise
         if payload is not None:
             self._heard(payload)
         return 0.0
-
-    def close(self) -> None:
-        """Drop the connection."""
-        self._payloads = None
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
