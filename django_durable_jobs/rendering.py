@@ -33,7 +33,7 @@ def safe_repr(value: object, limit: int) -> str:
     Everything unprintable (control characters, direction marks, NUL, lone surrogates) is escaped. Large
     containers are shown in part. A ``__repr__`` that raises gives a placeholder. Raises nothing.
     """
-    short = reprlib.Repr()
+    short = _Short()
     short.maxother = short.maxlong = short.maxstring = limit + 40
     short.maxlist = short.maxtuple = short.maxset = short.maxfrozenset = short.maxdict = 20
     try:
@@ -42,7 +42,7 @@ def safe_repr(value: object, limit: int) -> str:
         if type(value) is str:
             text = repr(value[: limit + 40])
         else:
-            text = str.__str__(short.repr(value) if type(value) in _CONTAINERS else repr(value))
+            text = str.__str__(short.repr(value) if type(value) in _CONTAINERS else _repr(value))
     except Exception:  # noqa: BLE001 -- whatever a foreign __repr__ raises, the message must still be written
         text = f"<{type(value).__name__}: its repr cannot be shown>"
     text = text[: limit + 40]
@@ -91,6 +91,21 @@ def format_traceback(exc: BaseException, limit_bytes: int) -> str:
         + marker.decode()
         + (raw[-tail:].decode(errors="ignore") if tail else "")
     )
+
+
+class _Short(reprlib.Repr):
+    """Shows containers in part, and what is in them as ``safe_repr`` does."""
+
+    def repr_instance(self, x: object, level: int) -> str:  # noqa: ARG002 -- the interface of reprlib
+        """Show a value of no built-in type."""
+        return _repr(x)
+
+
+def _repr(value: object) -> str:
+    # repr() of a QuerySet asks the database. Named, not imported: clients without Django come here too.
+    if any(base.__module__ == "django.db.models.query" for base in type(value).__mro__):
+        return f"<{type(value).__name__}>"
+    return repr(value)
 
 
 def _fit(text: str, limit: int) -> str:

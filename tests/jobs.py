@@ -1,6 +1,12 @@
-"""Job functions of the tests; the app finds them here as in any installed app."""
+"""Job functions that many tests share; the app finds them here as in any installed app.
+
+A group of tests with job functions of its own keeps them beside itself (``tests/reliability/process_jobs.py``) and
+is imported here, so that worker processes know them too.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 from django_durable_jobs import call, durable_job
 from tests.reliability import process_jobs  # noqa: F401 -- more of them
@@ -9,6 +15,12 @@ from tests.reliability import process_jobs  # noqa: F401 -- more of them
 @durable_job
 def noop(n: int) -> None:
     """Do nothing."""
+
+
+@durable_job
+def anything(value: Any) -> Any:
+    """Return what it is given, of any type that can be stored."""
+    return value
 
 
 @durable_job
