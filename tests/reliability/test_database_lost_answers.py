@@ -50,7 +50,7 @@ def test_one_lost_answer_loses_no_job_and_runs_none_twice(
     for number in range(4):
         count_calls.enqueue(f"steps {number}", 3)
     losses = lose_answers(monkeypatch, dialect, (door,))
-    drain()
+    drain(seconds=10)
     assert ends() == {"completed": 44}
     assert len(RAN) == 40 + 4 * 4
     assert set(RAN.values()) == {1}
