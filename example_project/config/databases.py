@@ -22,8 +22,8 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 30,
     },
-    "postgresql": {"connect_timeout": 10},
-    "mysql": {"connect_timeout": 10, "charset": "utf8mb4", "isolation_level": "read committed"},
+    "postgresql": {"connect_timeout": 3},
+    "mysql": {"connect_timeout": 3, "charset": "utf8mb4", "isolation_level": "read committed"},
 }
 
 
