@@ -32,15 +32,19 @@ class Listener:
         """Wait for one payload or half a second."""
         try:
             if self._payloads is None:
-                self._payloads = dialect().listen(WAIT, connections[alias()])
-                next(self._payloads)
+                payloads = dialect().listen(WAIT, connections[alias()])
+                next(payloads)
+                self._payloads = payloads
                 # What was sent before we listened is found by looking.
-                self._listening(True)  # noqa: FBT003 -- reads as said
+                self._listening(True)
                 self._heard("")
             payload = next(self._payloads)
         except Exception:
-            self._listening(False)  # noqa: FBT003 -- as above
-            self._payloads = None
+            self._listening(False)
+            if self._payloads is not None:
+                # Waits that are on their way have counted on hearing: they are too long now.
+                self._payloads = None
+                self._heard("")
             connections[alias()].close()
             raise
         if payload is not None:

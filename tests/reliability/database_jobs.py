@@ -6,10 +6,9 @@ import threading
 from collections import Counter
 from typing import Final
 
-from django.db import connections
-
 from django_durable_jobs import call, durable_job
-from django_durable_jobs.conf import get_settings
+from django_durable_jobs.backoff import Backoff
+from tests.reliability.outages import session
 
 RAN: Final[Counter[str]] = Counter()
 """How often each named body began, in this process; cleared by the test that reads it."""
@@ -54,16 +53,26 @@ def refuse(name: str) -> None:
     raise ValueError("no")
 
 
-@durable_job(retries=1)
-def query_after(name: str, gate: str) -> int:
-    """Use the database before and after a gate of the test."""
+@durable_job(retries=1, backoff=Backoff.none())
+def query_twice(name: str, gate: str) -> int:
+    """Use the database before and after a gate of the test, which learns the number of the connection."""
     ran(name)
-    with connections[get_settings().database].cursor() as cursor:
-        cursor.execute("SELECT 1")
-        GATES[gate].wait(20)
-        cursor.execute("SELECT 2")
-        return int(cursor.fetchone()[0])
+    CONNECTED[name] = session()
+    GATES[gate].wait(20)
+    return session()
+
+
+@durable_job(retries=1, backoff=Backoff.none())
+def call_twice(name: str, gate: str) -> list[str]:
+    """Make a durable call, use the database, wait for a gate of the test, make another call."""
+    ran(name)
+    first = call(count, f"{name}.1")
+    CONNECTED[name] = session()
+    GATES[gate].wait(20)
+    return [first, call(count, f"{name}.2")]
 
 
 GATES: Final[dict[str, threading.Event]] = {}
 """Events that a test makes for jobs of an in-process worker."""
+CONNECTED: Final[dict[str, int]] = {}
+"""The server's number of the connection of each job that told it."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from django.db import DatabaseError, OperationalError, connections
+from django.db import DatabaseError, OperationalError, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
@@ -28,6 +28,14 @@ from django_durable_jobs.worker.worker import Worker
 
 DOORS: Final = ("claim", "complete", "complete_and_claim", "in_own_transaction", "renew", "save_checkpoints")
 """What a worker asks a dialect to do on its hot path."""
+
+SESSION: Final = {"postgresql": "pg_backend_pid()", "mysql": "connection_id()"}
+"""What a server calls a connection, by Django's name for the driver; a database in a file has none."""
+OTHER_SESSIONS: Final = {
+    "postgresql": "SELECT pid, query FROM pg_stat_activity WHERE datname = current_database() AND pid <> {own}",
+    "mysql": "SELECT id, coalesce(info, '') FROM information_schema.processlist WHERE db = database() AND id <> {own}",
+}
+END_SESSION: Final = {"postgresql": "SELECT pg_terminate_backend(%s)", "mysql": "KILL %s"}
 
 QUICK: Final = timedelta(seconds=0.05)
 
@@ -100,6 +108,34 @@ def lose_answers(
     for door in doors:
         patch.setattr(dialect, door, leaky(door, getattr(dialect, door)), raising=True)
     return losses
+
+
+def has_sessions() -> bool:
+    """Answer whether a server keeps the connections of the jobs' database, and could end them."""
+    return connection.vendor in SESSION
+
+
+def session() -> int:
+    """Return the server's number of this thread's connection."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {SESSION[connection.vendor]}")
+        return int(cursor.fetchone()[0])
+
+
+def sessions(query: str = "") -> list[int]:
+    """Return the numbers of the others' connections, those whose present or last query begins so."""
+    vendor = connection.vendor
+    with connection.cursor() as cursor:
+        cursor.execute(OTHER_SESSIONS[vendor].format(own=SESSION[vendor]))
+        return [int(number) for number, text in cursor.fetchall() if text.startswith(query)]
+
+
+def end_sessions(numbers: Iterable[int]) -> None:
+    """Have the server end connections, as it does with those of a user who is thrown out."""
+    with connection.cursor() as cursor:
+        for number in numbers:
+            with suppress(DatabaseError):  # it ended by itself meanwhile
+                cursor.execute(END_SESSION[connection.vendor], [number])
 
 
 @contextmanager
