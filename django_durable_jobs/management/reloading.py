@@ -17,7 +17,7 @@ from django.utils import autoreload
 from ..clock import SYSTEM, Clock
 from ..worker.children import Child
 from ..worker.service import within
-from ..worker.signals_os import Stoppable
+from ..worker.signals_os import Bell, Stoppable
 
 logger = logging.getLogger(__name__)
 
@@ -63,25 +63,26 @@ class Reloader:
         self._arguments = ["--autoreload", *arguments]
         self._grace = grace.total_seconds()
         self._clock = clock
-        # Flags, no events: see worker/signals_os.py.
         self._stopping = False
         self._at_once = False
-        self._pause = threading.Event()
+        self._bell = Bell()
 
     def stop(self) -> None:
         """Ask for a clean stop. Safe in a signal handler."""
         self._stopping = True
+        self._bell.ring()
 
     def stop_at_once(self) -> None:
         """Ask for a stop without grace time. Safe in a signal handler."""
         self._stopping = self._at_once = True
+        self._bell.ring()
 
     def run(self) -> None:
         """Work until stopped, or until the worker ended by itself."""
         while not self._stopping:
             child = Child(self._name, self._arguments)
             while (code := child.exit_code) is None and not self._stopping:
-                self._clock.wait(self._pause, WATCH)
+                self._bell.wait(WATCH)
             if code is None:
                 self._end(child)
                 return
@@ -99,7 +100,7 @@ class Reloader:
             if self._at_once and not hurried:
                 hurried = True
                 child.terminate_at_once()
-            self._clock.wait(self._pause, WATCH)
+            self._bell.wait(WATCH)
         if child.exit_code is None:
             child.kill()
             within(3.0, child.free_its_jobs, "Freeing the jobs of the killed worker")
@@ -108,4 +109,4 @@ class Reloader:
         files = autoreload.StatReloader()
         before, deadline = dict(files.snapshot_files()), self._clock.monotonic() + TRY_AGAIN
         while not self._stopping and self._clock.monotonic() < deadline and dict(files.snapshot_files()) == before:
-            self._clock.wait(self._pause, LOOK)
+            self._bell.wait(LOOK)

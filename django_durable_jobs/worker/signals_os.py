@@ -1,7 +1,7 @@
 """The process as the operating system sees it: signals that stop it, and its end.
 
 A handler of a signal runs between any two instructions of the main thread, also while that holds a lock. So it
-sets plain flags and touches no event, lock or log; the main thread looks at the flags in short turns.
+sets plain flags and rings a `Bell`; it touches no event, lock or log.
 """
 
 from __future__ import annotations
@@ -12,14 +12,37 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any, Final, NoReturn, Protocol
 
 LAST_WORDS: Final = 5.0
 """Seconds that functions registered for the end of the process may take while threads are left over."""
 
 
+class Bell:
+    """Ends a wait of the main thread; ``ring`` is safe in a signal handler.
+
+    ``Event.set`` is not: it would wait for a lock that the interrupted thread itself may hold. ``SimpleQueue.put``
+    is documented to be reentrant.
+    """
+
+    def __init__(self) -> None:
+        """Begin silent."""
+        self._rings: SimpleQueue[None] = SimpleQueue()
+
+    def ring(self) -> None:
+        """End the present wait, or the next one."""
+        self._rings.put(None)
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until it rings."""
+        with suppress(Empty):
+            self._rings.get(timeout=max(0.0, seconds))
+
+
 class Stoppable(Protocol):
-    """A worker or a supervisor; both orders are mere flags."""
+    """What signals can stop; both orders only set flags and ring a bell."""
 
     def stop(self) -> None:
         """Ask for a clean stop."""

@@ -7,7 +7,6 @@ frees what dead workers held, and gives lost jobs processes of their own (the ch
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,6 +18,7 @@ from .options import WorkerOptions
 from .quarantine import Quarantine
 from .rescuer import Rescuer
 from .service import Rota, ServiceThread, within
+from .signals_os import Bell
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +42,9 @@ class Supervisor:
         self._options = options
         self._arguments = ["--supervised", *arguments]
         self._clock = clock
-        # Flags, no events: see signals_os.
         self._stopping = False
         self._at_once = False
-        self._pause = threading.Event()
+        self._bell = Bell()
         self._slots = [_Slot(f"{options.name}-{number + 1}") for number in range(count)]
         self._rescuer = Rescuer(options, lambda: self._rota.hasten(self._quarantine))
         self._quarantine = Quarantine(options, self._queues, lambda: self._rota.hasten(self._rescuer), clock=clock)
@@ -55,10 +54,12 @@ class Supervisor:
     def stop(self) -> None:
         """Ask for a clean stop. Safe in a signal handler."""
         self._stopping = True
+        self._bell.ring()
 
     def stop_at_once(self) -> None:
         """Ask for a stop without grace time. Safe in a signal handler."""
         self._stopping = self._at_once = True
+        self._bell.ring()
 
     def run(self) -> None:
         """Work until stopped, or until every child has ended by itself."""
@@ -69,7 +70,7 @@ class Supervisor:
             while not self._stopping and not all(slot.finished for slot in self._slots):
                 for slot in self._slots:
                     self._look_after(slot)
-                self._clock.wait(self._pause, WATCH)
+                self._bell.wait(WATCH)
         finally:
             self._shut_down()
         logger.info("Supervisor %s has stopped", self._options.name)
@@ -131,7 +132,7 @@ class Supervisor:
                 self._quarantine.stop_at_once()
                 for child in children:
                     child.terminate_at_once()
-            self._clock.wait(self._pause, WATCH)
+            self._bell.wait(WATCH)
         for child in children:
             if child.exit_code is None:
                 logger.warning("%s did not stop in time and is killed", child.name)

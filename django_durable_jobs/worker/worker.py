@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 from datetime import timedelta
 from typing import Final
 
@@ -32,13 +31,14 @@ from .quarantine import Quarantine
 from .queues import QueueWatch
 from .rescuer import Rescuer
 from .service import Rota, Service, ServiceThread, within
+from .signals_os import Bell
 
 logger = logging.getLogger(__name__)
 
 WAIT_FOR_DATABASE: Final = 300.0
 """Seconds that a starting worker waits for the database before it gives up."""
 LOOK: Final = 0.05
-"""Seconds between two looks at what signal handlers have noted."""
+"""Seconds between two looks at what other threads and children have come to."""
 TO_GIVE_BACK: Final = 2.0
 """Seconds beyond the grace time in which interrupted jobs are handed back."""
 TO_SAY_GOODBYE: Final = 2.0
@@ -52,20 +52,21 @@ class Worker:
         """Take the options; nothing happens before ``run``."""
         self._options = options
         self._clock = clock
-        # Flags, no events: a signal handler may run while the main thread holds an event's own lock.
         self._stopping = False
         self._at_once = False
-        self._pause = threading.Event()
+        self._bell = Bell()
         self.drained = False
         """Whether the worker ended by itself, since nothing was left (``drain``) or ``max_jobs`` were done."""
 
     def stop(self) -> None:
         """Ask for a clean stop. Safe in a signal handler."""
         self._stopping = True
+        self._bell.ring()
 
     def stop_at_once(self) -> None:
         """Ask for a stop without grace time: running jobs go back to their queues. Safe in a signal handler."""
         self._stopping = self._at_once = True
+        self._bell.ring()
 
     def run(self) -> None:
         """Work until stopped.
@@ -190,13 +191,12 @@ class Worker:
 
     def _rest(self, seconds: float) -> None:
         """Wait, but not beyond an order to stop."""
-        until = self._clock.monotonic() + seconds
-        while not self._stopping and (left := until - self._clock.monotonic()) > 0:
-            self._clock.wait(self._pause, min(left, LOOK))
+        if not self._stopping:
+            self._bell.wait(seconds)
 
     def _wait(self, dispatcher: Dispatcher, threads: list[ServiceThread]) -> None:
         while not self._stopping and not dispatcher.drained.is_set():
-            self._clock.wait(dispatcher.drained, LOOK)
+            self._bell.wait(LOOK)
             if not all(thread.alive for thread in threads):
                 # Errors do not end a service, so this is nothing that this process can go on with.
                 raise RuntimeError("A service of the worker has died; its error is printed above.")
@@ -204,6 +204,8 @@ class Worker:
 
     def _shut_down(self, dispatcher: Dispatcher, threads: list[ServiceThread], quarantine: Quarantine | None) -> None:
         dispatcher.stop_claiming()
+        if self._stopping:
+            logger.info("Worker %s stops claiming and waits for its jobs", self._options.name, extra=self._fields())
         for thread in threads[2:]:
             thread.stop()
         if quarantine is not None:
@@ -232,7 +234,7 @@ class Worker:
                 hurried = True
                 quarantine.stop_at_once()
                 deadline = self._clock.monotonic() + TO_GIVE_BACK
-            self._clock.wait(self._pause, LOOK)
+            self._bell.wait(LOOK)
         within(TO_SAY_GOODBYE, quarantine.close, "Freeing the jobs of killed children")
 
     def _fields(self) -> dict[str, object]:

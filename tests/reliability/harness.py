@@ -83,7 +83,11 @@ class RunJobs:
 
     def says(self, text: str, seconds: float = START) -> str:
         """Wait until it has written this text; return all it has written."""
-        eventually(lambda: text in self.output, seconds=seconds, what=f"{text!r} in:\n{self.output}")
+        try:
+            eventually(lambda: text in self.output or self.process.poll() is not None, seconds=seconds)
+        except AssertionError:
+            pass
+        assert text in self.output, f"{self.name} (exit code {self.process.poll()}) did not say {text!r}:\n{self.output}"
         return self.output
 
     def children(self) -> list[psutil.Process]:
@@ -127,15 +131,16 @@ class Workers:
         settings: Mapping[str, Any] | None = None,
         ready: bool = True,
         environment: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),
     ) -> RunJobs:
-        """Start ``runjobs`` with these arguments; return when it has begun to work (``ready``)."""
+        """Start ``runjobs`` with these arguments, ``through`` another program if given; return when it has begun."""
         name = name or f"one-{len(self._started) + 1}"
         extra = {
             "DURABLE_JOBS_TEST_SETTINGS": json.dumps({**SETTINGS, **(settings or {})}),
             **in_environment(list(orders)),
             **(environment or {}),
         }
-        command = django_command("runjobs", "--worker-id", name, *arguments)
+        command = [*through, *django_command("runjobs", "--worker-id", name, *arguments)]
         one = RunJobs(name, command, child_environment(**extra), self.folder / f"{len(self._started)}-{name}.log")
         self._started.append(one)
         if ready:

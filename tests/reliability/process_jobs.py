@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from django_durable_jobs import Backoff, call, current_job, durable_job
@@ -79,6 +81,26 @@ async def hold_on_loop(ledger: str, name: str, gate: str) -> str:
         note(ledger, f"cancelled {name} {os.getpid()}")
         raise
     return name
+
+
+@durable_job
+def leave_a_thread(ledger: str) -> None:
+    """Start a thread that never ends and is no daemon."""
+    threading.Thread(target=threading.Event().wait).start()
+
+
+@durable_job
+def fork_and_terminate(ledger: str) -> int:
+    """Fork a process as `multiprocessing` may, send it SIGTERM, and return how it ended."""
+    child = os.fork()
+    if child == 0:
+        note(ledger, f"forked {os.getpid()}")
+        threading.Event().wait(20)
+        os._exit(0)
+    while not Path(ledger).exists() or f"forked {child}" not in Path(ledger).read_text():
+        threading.Event().wait(0.01)
+    os.kill(child, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @durable_job(backoff=Backoff.none())
