@@ -38,3 +38,8 @@ class WorkerOptions:
     rescue_interval: timedelta = field(default_factory=lambda: _setting("rescue_interval"))
     poll_interval: timedelta = field(default_factory=lambda: _setting("poll_interval"))
     idle_poll_interval: timedelta = field(default_factory=lambda: _setting("idle_poll_interval"))
+
+    @property
+    def threads_at_most(self) -> int:
+        """How many threads for sync jobs this process may come to have."""
+        return self.threads or max(sum((self.queues or {}).values()), self.concurrency)

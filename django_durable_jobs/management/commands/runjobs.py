@@ -18,7 +18,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from ... import registry
-from ...conf import get_settings, problems
+from ...conf import get_settings
 from ...definitions import check_queue
 from ...errors import OptionError, WorkerNameTaken
 from ...worker.children import remember_start
@@ -26,6 +26,12 @@ from ...worker.options import WorkerOptions
 from ...worker.signals_os import leave, on_stop
 from ...worker.supervisor import DONE, Supervisor
 from ...worker.worker import Worker
+from ..preflight import (
+    log_to_stderr_unless_configured,
+    refuse_missing_tables,
+    refuse_unusable_settings,
+    warn_of_shortages,
+)
 from ..reloading import CHANGED, Reloader, Watch
 
 NAME = re.compile(r"[\x21-\x7e]+")
@@ -139,10 +145,8 @@ class Command(BaseCommand):
 
     def handle(self, *_args: object, **given: Any) -> None:
         """Check the settings and run."""
-        found = list(problems())
-        if found:
-            raise CommandError(f"{found[0][1]} {found[0][2]}", returncode=2)
-        _log_to_stderr_unless_configured(int(given["verbosity"]))
+        refuse_unusable_settings()
+        log_to_stderr_unless_configured(int(given["verbosity"]), worker=_worker_name(given))
         _write_lines_at_once()
         options = self._options(given)
         if self._argv is not None:
@@ -150,6 +154,9 @@ class Command(BaseCommand):
         watch: Watch | None = None
         runner: Worker | Supervisor | Reloader
         is_child = given["parent_pid"] is not None
+        if not is_child:  # a child starts on what its parent has looked at
+            refuse_missing_tables()
+            warn_of_shortages(options.threads_at_most, given["processes"] or 1)
         if given["autoreload"] and not is_child:
             runner = Reloader(options.name, _arguments_for_children(given), grace=options.grace)
         elif given["processes"] is not None:
@@ -203,7 +210,7 @@ class Command(BaseCommand):
         if given["poll"] is not None:
             overrides["idle_poll_interval"] = max(given["poll"], settings.idle_poll_interval)
         return WorkerOptions(
-            name=given["worker_id"] or f"{socket.gethostname()}-{os.getpid()}",
+            name=_worker_name(given),
             queues=queues,
             concurrency=concurrency,
             threads=given["threads"],
@@ -214,6 +221,10 @@ class Command(BaseCommand):
             parent_pid=given["parent_pid"],
             **overrides,
         )
+
+
+def _worker_name(given: dict[str, Any]) -> str:
+    return given["worker_id"] or f"{socket.gethostname()}-{os.getpid()}"
 
 
 def _common_arguments(given: dict[str, Any]) -> list[str]:
@@ -248,12 +259,3 @@ def _write_lines_at_once() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
-
-
-def _log_to_stderr_unless_configured(verbosity: int) -> None:
-    if logger.handlers or logging.getLogger().handlers:
-        return
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel({0: logging.ERROR, 1: logging.INFO}.get(verbosity, logging.DEBUG))
