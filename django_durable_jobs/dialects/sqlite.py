@@ -6,6 +6,7 @@ snapshot; a transaction of several statements begins IMMEDIATE for the same reas
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import UUID
@@ -15,6 +16,7 @@ from django.db import OperationalError
 
 from ..states import TRANSITIONS, Status
 from .base import Dialect
+from .files import network_file_system_of
 from .rows import Claim, Claimed, Completion, NewJob
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 MINIMUM: Final = (3, 35, 0)
 BUSY_TIMEOUT: Final = 5000
 """Milliseconds a statement waits for the write lock."""
+SETS_WAL: Final = re.compile(r"journal_mode\s*[=(]\s*['\"]?wal", re.IGNORECASE)
 UNUSABLE: Final = ("locked", "full", "unable to open", "readonly", "disk I/O")
 _RUNNING: Final = Status.RUNNING.value
 
@@ -77,27 +80,37 @@ class SQLite(Dialect):
                     "A worker cannot see it: use a file.",
                 )
             ]
+        found = []
+        if (kind := network_file_system_of(name)) is not None:
+            found.append(
+                (
+                    "W009",
+                    f"The SQLite database {self.alias!r} lies on a network file system ({kind}): {name}",
+                    "Its locks do not hold there, and WAL needs shared memory: use a local disk, or PostgreSQL.",
+                )
+            )
         options = settings.get("OPTIONS", {})
         wanted = (
-            '"OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 5, "init_command": "PRAGMA journal_mode = WAL"}'
+            'Put "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 5, '
+            '"init_command": "PRAGMA journal_mode = WAL"} into DATABASES.'
         )
         if str(options.get("transaction_mode", "")).upper() not in {"IMMEDIATE", "EXCLUSIVE"}:
-            return [
+            found.append(
                 (
                     "W007",
                     f"Transactions of the SQLite database {self.alias!r} begin without the write lock.",
-                    f'Beside a worker they can end with "database is locked". Put {wanted} into DATABASES.',
+                    f'Beside a worker they can end with "database is locked". {wanted}',
                 )
-            ]
-        if "journal_mode" not in str(options.get("init_command", "")).lower():
-            return [
+            )
+        if not SETS_WAL.search(str(options.get("init_command", ""))):
+            found.append(
                 (
                     "W008",
                     f"The SQLite database {self.alias!r} is not set to WAL.",
-                    f"Readers would wait for writers. Put {wanted} into DATABASES.",
+                    f"Readers would wait for writers. {wanted}",
                 )
-            ]
-        return []
+            )
+        return found
 
     def in_own_transaction(self, work: Callable[[], Any]) -> Any:
         """Run ``work`` in a transaction that has the write lock from its first moment."""
