@@ -47,10 +47,10 @@ def database_of(url: str) -> dict[str, Any]:
         raise UnusableDatabase(f"A database URL begins with one of {known}, not with {url.partition(':')[0]!r}.")
     engine = ENGINES[parts.scheme]
     name = unquote(parts.path.removeprefix("/"))
-    if not name:
-        raise UnusableDatabase(f"The database URL names no database: {parts.scheme}://user:password@host:port/NAME.")
     if engine == "sqlite3":
         name = _sqlite_file(parts.netloc, name)
+    if not name:
+        raise UnusableDatabase(f"The database URL names no database: {parts.scheme}://user:password@host:port/NAME.")
     query = dict(parse_qsl(parts.query))
     _load_driver(engine)
     return {
@@ -67,6 +67,8 @@ def database_of(url: str) -> dict[str, Any]:
 def _sqlite_file(netloc: str, name: str) -> str:
     if netloc:
         raise UnusableDatabase(f"A SQLite URL has three slashes before the file: sqlite:///{netloc}/{name}.")
+    if not name:
+        raise UnusableDatabase("The database URL names no file: sqlite:///path/to/file.")
     if ":memory:" in name:
         raise UnusableDatabase("SQLite in memory cannot be used: the worker is another process and would not see it.")
     return str(Path(name).resolve())

@@ -48,23 +48,23 @@ class Example:
         """The SQLite file that the demo makes unless told otherwise."""
         return self.folder / "demo.sqlite3"
 
-    def start(self, *arguments: str) -> Running:
-        """Start a management command and return at once."""
+    def start(self, *arguments: str, **variables: str) -> Running:
+        """Start a management command, with more variables in its environment, and return at once."""
         output = self.folder / f"output-{len(list(self.folder.glob('output-*')))}"
         with output.open("wb") as file:
             process = subprocess.Popen(
                 [sys.executable, str(MANAGE), *arguments],
                 cwd=self.folder,
-                env=self.environment,
+                env={**self.environment, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
         return Running(process, output)
 
-    def run(self, *arguments: str) -> Finished:
+    def run(self, *arguments: str, **variables: str) -> Finished:
         """Run a management command to its end."""
-        return self.start(*arguments).finish()
+        return self.start(*arguments, **variables).finish()
 
 
 @dataclass
