@@ -1,0 +1,1 @@
+"""Tests of the documentation: its code runs, its facts are the code's, its links lead somewhere."""

@@ -1,0 +1,165 @@
+"""Tables, columns, constraints and indexes, from the models."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.db import models as django_models
+
+from django_durable_jobs import models
+from django_durable_jobs.models.indexes import StatusIndex
+from tests.docs.facts.markdown_tables import code, first_line, listed, markdown_table
+
+LATER: Final = "kept for what comes later; empty"
+RESERVED: Final = (
+    *("parent_id", "origin_id", "batch_id", "occurrence_id", "depth", "open_children", "waiting_for", "paused_from"),
+    *("pause_requested_at", "cancel_requested_at", "expires_at", "tenant", "unique_key", "concurrency_key"),
+    *("sequence_key", "tags", "progress"),
+)
+COLUMNS: Final[dict[str, dict[str, str]]] = {
+    "Job": {
+        "id": "UUIDv7: sorts by creation",
+        "created_at": "when it was enqueued",
+        "run_at": "not before this time; empty for a job that never had to wait",
+        "started_at": "time of the last claim",
+        "finished_at": "when it ended; set exactly in the final statuses",
+        "lease_expires_at": "end of the lease; set exactly while it runs",
+        "worker_id": "who holds it; set exactly while it runs",
+        "token": "fencing token: grows with every claim, is never reset",
+        "rank": "minus the priority, so that claims read the index upwards",
+        "attempt": "how many attempts have begun and count",
+        "max_attempts": "how many it may have: `retries` + 1",
+        "rescues": "how often a worker was lost with it; above 0 it is run alone",
+        "generation": "of its checkpoints",
+        "status": "see [statuses](statuses.md)",
+        "queue": "name of its queue",
+        "definition": "registered name of its function",
+        "payload": "arguments as JSON text, see [stored values](serialization.md)",
+        "result": "what the function returned, as JSON text; empty for `None`",
+        "last_error": "class and message of the last failed attempt",
+        "options": "back-off and retries of calls where the enqueue differs from the decorator, as JSON",
+        **dict.fromkeys(RESERVED, LATER),
+    },
+    "Attempt": {
+        "id": "number",
+        "job_id": "the job",
+        "number": "which attempt it was, from 1",
+        "end": "`failed`, or `lost` with its worker",
+        "error": "class and message",
+        "traceback": "the traceback, without local variables",
+        "worker_name": "on which worker",
+        "started_at": "when it was claimed, where that is known",
+        "finished_at": "when it ended",
+    },
+    "Checkpoint": {
+        "id": "number",
+        "job_id": "the job",
+        "generation": "which run of the code it belongs to",
+        "key": "place of the call: `3` is the job's third call, `3.1` the first one inside it",
+        "name": "name of the function that was called",
+        "kind": "`call`",
+        "result": "what it returned, as JSON text",
+        "error": "what it raised and the job's code caught, as JSON text",
+        "created_at": "when it was stored",
+    },
+    "Queue": {
+        "name": "the name, letter for letter",
+        "created_at": "when its first job, or its first worker, came",
+    },
+    "Worker": {
+        "id": "number; jobs that it holds point here",
+        "name": "`--worker-id`, or host and process id",
+        "host": "name of the machine",
+        "pid": "process id",
+        "queues": "concurrency by queue name",
+        "started_at": "when it began",
+        "seen_at": "time of the last heartbeat",
+        "lease_expires_at": "after this time it counts as lost",
+        "stopped_at": "when it ended in order",
+        "lost_with": "how many jobs it held when it was found lost",
+    },
+}
+"""What each column means. One that is missing here, or no longer exists, stops the generator."""
+
+
+def all_models() -> list[type[django_models.Model]]:
+    """Return our models, the job first."""
+    return sorted(
+        (getattr(models, name) for name in models.__all__), key=lambda model: list(COLUMNS).index(model.__name__)
+    )
+
+
+def _columns(model: type[django_models.Model]) -> list[Any]:
+    return list(model._meta.concrete_fields)
+
+
+def columns() -> str:
+    """Return one section per table."""
+    parts = []
+    for model in all_models():
+        meanings = COLUMNS[model.__name__]
+        given = {field.column for field in _columns(model)}
+        if wrong := given ^ meanings.keys():
+            raise SystemExit(
+                f"{model.__name__}: describe or drop {', '.join(sorted(wrong))} in tests/docs/facts/tables.py"
+            )
+        rows = [
+            [code(field.column), _kind(field), "yes" if field.null else "", meanings[field.column]]
+            for field in _columns(model)
+            if meanings[field.column] != LATER
+        ]
+        text = f"## {code(model._meta.db_table)}\n\n{first_line(model)}\n\n"
+        text += markdown_table(["column", "type", "may be empty", "meaning"], rows)
+        if later := [name for name in meanings if meanings[name] == LATER]:
+            text += f"\n\nKept for what comes later, and empty: {listed(later)}."
+        parts.append(text)
+    return "\n\n".join(parts)
+
+
+def _kind(field: Any) -> str:
+    kinds = {
+        "BigAutoField": "number",
+        "IntegerField": "number",
+        "SmallIntegerField": "small number",
+        "CharField": f"text, {field.max_length}",
+        "TextField": "text",
+        "DateTimeField": "instant",
+        "UUIDField": "UUID",
+        "JSONField": "JSON",
+        "ForeignKey": "reference",
+    }
+    return kinds[field.get_internal_type()]
+
+
+def constraints() -> str:
+    """Return the table of constraints."""
+    rows = []
+    for model in all_models():
+        for constraint in model._meta.constraints:
+            if isinstance(constraint, django_models.UniqueConstraint):
+                rule = f"{listed(constraint.fields)} together are unique"
+            else:
+                rule = CONSTRAINTS[constraint.name]
+            rows.append([code(constraint.name), rule])
+    return markdown_table(["constraint", "rule"], rows)
+
+
+CONSTRAINTS: Final = {
+    "ddj_job_status": "the status is one of the ten",
+    "ddj_job_lease_iff_running": "a job has a worker and a lease exactly while it is running",
+    "ddj_job_finished_iff_final": "a job has `finished_at` exactly in a final status",
+    "ddj_job_due_has_time": "a scheduled or retrying job has `run_at`",
+    "ddj_job_paused_from": "a paused job, and no other, remembers where it came from",
+    "ddj_job_attempt": "`attempt` lies between 0 and `max_attempts`",
+    "ddj_checkpoint_result_or_error": "a checkpoint has either a result or an error",
+}
+
+
+def indexes() -> str:
+    """Return the table of the job's indexes."""
+    rows = [
+        [code(index.name), listed(index.fields), listed(index.statuses)]
+        for index in models.Job._meta.indexes
+        if isinstance(index, StatusIndex)
+    ]
+    return markdown_table(["index", "columns", "holds jobs that are"], rows)
