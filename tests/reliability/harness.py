@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -83,11 +84,10 @@ class RunJobs:
 
     def says(self, text: str, seconds: float = START) -> str:
         """Wait until it has written this text; return all it has written."""
-        try:
+        with suppress(AssertionError):
             eventually(lambda: text in self.output or self.process.poll() is not None, seconds=seconds)
-        except AssertionError:
-            pass
-        assert text in self.output, f"{self.name} (exit code {self.process.poll()}) did not say {text!r}:\n{self.output}"
+        code = self.process.poll()
+        assert text in self.output, f"{self.name} (exit code {code}) did not say {text!r}:\n{self.output}"
         return self.output
 
     def children(self) -> list[psutil.Process]:

@@ -17,6 +17,8 @@ from django_durable_jobs import Backoff, call, current_job, durable_job
 from tests.reliability.orders import obey, wait_for
 
 obey()
+if os.environ.get("DURABLE_JOBS_TEST_BROKEN_CHILD") and "--parent-pid" in sys.argv:
+    raise ImportError("broken on purpose")
 
 
 def note(ledger: str, line: str) -> None:
