@@ -193,9 +193,13 @@ def define(function: Callable[..., Any], *, name: str | None = None, options: Ma
             "(no lambda, nested function or method): a worker has to find it by its name."
         )
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise DefinitionError(f"{function.__qualname__} is a generator: durable jobs return a value, they do not yield.")
+        raise DefinitionError(
+            f"{function.__qualname__} is a generator: durable jobs return a value, they do not yield."
+        )
     for option in given_not_for_decorator(options):
-        raise DefinitionError(f"{option!r} belongs to one enqueue: {function.__name__}.using({option}=...).enqueue(...).")
+        raise DefinitionError(
+            f"{option!r} belongs to one enqueue: {function.__name__}.using({option}=...).enqueue(...)."
+        )
     full_name = f"{function.__module__}.{function.__qualname__}" if name is None else name
     if not isinstance(full_name, str) or not NAME_PATTERN.fullmatch(full_name):
         raise DefinitionError(f"name {_shown(full_name)} does not match {NAME_PATTERN.pattern}.")

@@ -113,7 +113,7 @@ def _as_delay(delay: timedelta | float, what: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-class NoRetry(Exception):  # noqa: N818 -- an order, not an error: reads as ``raise NoRetry(...)``
+class NoRetry(Exception):
     """Fail the job at once, whatever attempts are left: ``raise NoRetry(error)`` or ``NoRetry("why")``."""
 
     def __init__(self, reason: BaseException | str = "the job asked for no retry") -> None:
@@ -122,7 +122,7 @@ class NoRetry(Exception):  # noqa: N818 -- an order, not an error: reads as ``ra
         self.reason = reason
 
 
-class RetryAfter(Exception):  # noqa: N818 -- an order, as above
+class RetryAfter(Exception):
     """End this attempt as failed and start the next one after ``delay`` (seconds or timedelta)."""
 
     def __init__(self, delay: timedelta | float, reason: BaseException | str = "the job asked for a retry") -> None:
@@ -132,7 +132,7 @@ class RetryAfter(Exception):  # noqa: N818 -- an order, as above
         self.reason = reason
 
 
-class Snooze(Exception):  # noqa: N818 -- an order, as above
+class Snooze(Exception):
     """Come back after ``delay`` (seconds or timedelta); the attempt is not counted."""
 
     def __init__(self, delay: timedelta | float) -> None:

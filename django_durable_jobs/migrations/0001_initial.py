@@ -2,173 +2,459 @@
 
 import django.db.models.deletion
 import django.db.models.functions.datetime
+from django.db import migrations, models
+
 import django_durable_jobs.ids
 import django_durable_jobs.models.fields
 import django_durable_jobs.models.indexes
-from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Queue',
+            name="Queue",
             fields=[
-                ('name', django_durable_jobs.models.fields.NameField(max_length=100, primary_key=True, serialize=False, verbose_name='name')),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='created at')),
+                (
+                    "name",
+                    django_durable_jobs.models.fields.NameField(
+                        max_length=100, primary_key=True, serialize=False, verbose_name="name"
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), verbose_name="created at"
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'queue',
-                'verbose_name_plural': 'queues',
-                'default_permissions': ('view',),
+                "verbose_name": "queue",
+                "verbose_name_plural": "queues",
+                "default_permissions": ("view",),
             },
         ),
         migrations.CreateModel(
-            name='Worker',
+            name="Worker",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('name', django_durable_jobs.models.fields.NameField(max_length=200, verbose_name='worker id')),
-                ('host', models.CharField(max_length=255, verbose_name='host')),
-                ('pid', models.IntegerField(verbose_name='process id')),
-                ('queues', models.JSONField(help_text='Concurrency by queue name.', verbose_name='queues')),
-                ('started_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='started at')),
-                ('seen_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), help_text='Time of the last heartbeat.', verbose_name='seen at')),
-                ('lease_expires_at', models.DateTimeField(help_text='Counted as lost after this time.', verbose_name='lease expires at')),
-                ('stopped_at', models.DateTimeField(blank=True, null=True, verbose_name='stopped at')),
-                ('lost_with', models.IntegerField(blank=True, help_text='How many jobs it held when it was found lost.', null=True, verbose_name='lost with')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("name", django_durable_jobs.models.fields.NameField(max_length=200, verbose_name="worker id")),
+                ("host", models.CharField(max_length=255, verbose_name="host")),
+                ("pid", models.IntegerField(verbose_name="process id")),
+                ("queues", models.JSONField(help_text="Concurrency by queue name.", verbose_name="queues")),
+                (
+                    "started_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), verbose_name="started at"
+                    ),
+                ),
+                (
+                    "seen_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        help_text="Time of the last heartbeat.",
+                        verbose_name="seen at",
+                    ),
+                ),
+                (
+                    "lease_expires_at",
+                    models.DateTimeField(help_text="Counted as lost after this time.", verbose_name="lease expires at"),
+                ),
+                ("stopped_at", models.DateTimeField(blank=True, null=True, verbose_name="stopped at")),
+                (
+                    "lost_with",
+                    models.IntegerField(
+                        blank=True,
+                        help_text="How many jobs it held when it was found lost.",
+                        null=True,
+                        verbose_name="lost with",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'worker',
-                'verbose_name_plural': 'workers',
-                'default_permissions': ('view',),
+                "verbose_name": "worker",
+                "verbose_name_plural": "workers",
+                "default_permissions": ("view",),
             },
         ),
         migrations.CreateModel(
-            name='Job',
+            name="Job",
             fields=[
-                ('id', models.UUIDField(default=django_durable_jobs.ids.new_id, editable=False, primary_key=True, serialize=False, verbose_name='id')),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name='created at')),
-                ('run_at', models.DateTimeField(blank=True, help_text='Not before this time.', null=True, verbose_name='run at')),
-                ('started_at', models.DateTimeField(blank=True, help_text='Time of the last claim.', null=True, verbose_name='started at')),
-                ('finished_at', models.DateTimeField(blank=True, null=True, verbose_name='finished at')),
-                ('lease_expires_at', models.DateTimeField(blank=True, null=True, verbose_name='lease expires at')),
-                ('token', models.IntegerField(db_default=0, editable=False, verbose_name='fencing token')),
-                ('rank', models.SmallIntegerField(db_default=0, help_text='Minus the priority: lower runs first.', verbose_name='rank')),
-                ('attempt', models.SmallIntegerField(db_default=0, verbose_name='attempt')),
-                ('max_attempts', models.SmallIntegerField(db_default=1, verbose_name='max attempts')),
-                ('rescues', models.SmallIntegerField(db_default=0, help_text='How often a worker was lost with it.', verbose_name='rescues')),
-                ('generation', models.SmallIntegerField(db_default=0, help_text='Of its checkpoints.', verbose_name='generation')),
-                ('status', models.CharField(choices=[('scheduled', 'scheduled'), ('pending', 'pending'), ('running', 'running'), ('waiting', 'waiting'), ('retrying', 'retrying'), ('paused', 'paused'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled'), ('expired', 'expired')], db_default='pending', max_length=9, verbose_name='status')),
-                ('queue', django_durable_jobs.models.fields.NameField(max_length=100, verbose_name='queue')),
-                ('definition', django_durable_jobs.models.fields.NameField(max_length=200, verbose_name='definition')),
-                ('payload', models.TextField(db_default='{}', verbose_name='arguments')),
-                ('result', models.TextField(blank=True, null=True, verbose_name='result')),
-                ('last_error', models.TextField(blank=True, null=True, verbose_name='last error')),
-                ('options', models.TextField(blank=True, help_text='Overrides for this job, as JSON.', null=True, verbose_name='options')),
-                ('batch_id', models.UUIDField(blank=True, null=True, verbose_name='batch')),
-                ('occurrence_id', models.UUIDField(blank=True, null=True, verbose_name='occurrence')),
-                ('depth', models.SmallIntegerField(blank=True, null=True, verbose_name='depth')),
-                ('open_children', models.IntegerField(blank=True, null=True, verbose_name='open children')),
-                ('waiting_for', models.CharField(blank=True, max_length=200, null=True, verbose_name='waiting for')),
-                ('paused_from', models.CharField(blank=True, choices=[('scheduled', 'scheduled'), ('pending', 'pending'), ('running', 'running'), ('waiting', 'waiting'), ('retrying', 'retrying'), ('paused', 'paused'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled'), ('expired', 'expired')], max_length=9, null=True, verbose_name='paused from')),
-                ('pause_requested_at', models.DateTimeField(blank=True, null=True, verbose_name='pause requested at')),
-                ('cancel_requested_at', models.DateTimeField(blank=True, null=True, verbose_name='cancel requested at')),
-                ('expires_at', models.DateTimeField(blank=True, null=True, verbose_name='expires at')),
-                ('tenant', django_durable_jobs.models.fields.NameField(blank=True, max_length=100, null=True, verbose_name='tenant')),
-                ('unique_key', django_durable_jobs.models.fields.NameField(blank=True, max_length=200, null=True, verbose_name='unique key')),
-                ('concurrency_key', django_durable_jobs.models.fields.NameField(blank=True, max_length=200, null=True, verbose_name='concurrency key')),
-                ('sequence_key', django_durable_jobs.models.fields.NameField(blank=True, max_length=200, null=True, verbose_name='sequence key')),
-                ('tags', models.JSONField(blank=True, null=True, verbose_name='tags')),
-                ('progress', models.JSONField(blank=True, null=True, verbose_name='progress')),
-                ('origin', models.ForeignKey(blank=True, db_constraint=False, db_index=False, help_text='The job that this one was forked from.', null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='copies', to='django_durable_jobs.job', verbose_name='origin')),
-                ('parent', models.ForeignKey(blank=True, db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='children', to='django_durable_jobs.job', verbose_name='parent')),
-                ('worker', models.ForeignKey(blank=True, db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='jobs', to='django_durable_jobs.worker', verbose_name='worker')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=django_durable_jobs.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="id",
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
+                    ),
+                ),
+                (
+                    "run_at",
+                    models.DateTimeField(
+                        blank=True, help_text="Not before this time.", null=True, verbose_name="run at"
+                    ),
+                ),
+                (
+                    "started_at",
+                    models.DateTimeField(
+                        blank=True, help_text="Time of the last claim.", null=True, verbose_name="started at"
+                    ),
+                ),
+                ("finished_at", models.DateTimeField(blank=True, null=True, verbose_name="finished at")),
+                ("lease_expires_at", models.DateTimeField(blank=True, null=True, verbose_name="lease expires at")),
+                ("token", models.IntegerField(db_default=0, editable=False, verbose_name="fencing token")),
+                (
+                    "rank",
+                    models.SmallIntegerField(
+                        db_default=0, help_text="Minus the priority: lower runs first.", verbose_name="rank"
+                    ),
+                ),
+                ("attempt", models.SmallIntegerField(db_default=0, verbose_name="attempt")),
+                ("max_attempts", models.SmallIntegerField(db_default=1, verbose_name="max attempts")),
+                (
+                    "rescues",
+                    models.SmallIntegerField(
+                        db_default=0, help_text="How often a worker was lost with it.", verbose_name="rescues"
+                    ),
+                ),
+                (
+                    "generation",
+                    models.SmallIntegerField(db_default=0, help_text="Of its checkpoints.", verbose_name="generation"),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("scheduled", "scheduled"),
+                            ("pending", "pending"),
+                            ("running", "running"),
+                            ("waiting", "waiting"),
+                            ("retrying", "retrying"),
+                            ("paused", "paused"),
+                            ("completed", "completed"),
+                            ("failed", "failed"),
+                            ("cancelled", "cancelled"),
+                            ("expired", "expired"),
+                        ],
+                        db_default="pending",
+                        max_length=9,
+                        verbose_name="status",
+                    ),
+                ),
+                ("queue", django_durable_jobs.models.fields.NameField(max_length=100, verbose_name="queue")),
+                ("definition", django_durable_jobs.models.fields.NameField(max_length=200, verbose_name="definition")),
+                ("payload", models.TextField(db_default="{}", verbose_name="arguments")),
+                ("result", models.TextField(blank=True, null=True, verbose_name="result")),
+                ("last_error", models.TextField(blank=True, null=True, verbose_name="last error")),
+                (
+                    "options",
+                    models.TextField(
+                        blank=True, help_text="Overrides for this job, as JSON.", null=True, verbose_name="options"
+                    ),
+                ),
+                ("batch_id", models.UUIDField(blank=True, null=True, verbose_name="batch")),
+                ("occurrence_id", models.UUIDField(blank=True, null=True, verbose_name="occurrence")),
+                ("depth", models.SmallIntegerField(blank=True, null=True, verbose_name="depth")),
+                ("open_children", models.IntegerField(blank=True, null=True, verbose_name="open children")),
+                ("waiting_for", models.CharField(blank=True, max_length=200, null=True, verbose_name="waiting for")),
+                (
+                    "paused_from",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("scheduled", "scheduled"),
+                            ("pending", "pending"),
+                            ("running", "running"),
+                            ("waiting", "waiting"),
+                            ("retrying", "retrying"),
+                            ("paused", "paused"),
+                            ("completed", "completed"),
+                            ("failed", "failed"),
+                            ("cancelled", "cancelled"),
+                            ("expired", "expired"),
+                        ],
+                        max_length=9,
+                        null=True,
+                        verbose_name="paused from",
+                    ),
+                ),
+                ("pause_requested_at", models.DateTimeField(blank=True, null=True, verbose_name="pause requested at")),
+                (
+                    "cancel_requested_at",
+                    models.DateTimeField(blank=True, null=True, verbose_name="cancel requested at"),
+                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True, verbose_name="expires at")),
+                (
+                    "tenant",
+                    django_durable_jobs.models.fields.NameField(
+                        blank=True, max_length=100, null=True, verbose_name="tenant"
+                    ),
+                ),
+                (
+                    "unique_key",
+                    django_durable_jobs.models.fields.NameField(
+                        blank=True, max_length=200, null=True, verbose_name="unique key"
+                    ),
+                ),
+                (
+                    "concurrency_key",
+                    django_durable_jobs.models.fields.NameField(
+                        blank=True, max_length=200, null=True, verbose_name="concurrency key"
+                    ),
+                ),
+                (
+                    "sequence_key",
+                    django_durable_jobs.models.fields.NameField(
+                        blank=True, max_length=200, null=True, verbose_name="sequence key"
+                    ),
+                ),
+                ("tags", models.JSONField(blank=True, null=True, verbose_name="tags")),
+                ("progress", models.JSONField(blank=True, null=True, verbose_name="progress")),
+                (
+                    "origin",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        db_index=False,
+                        help_text="The job that this one was forked from.",
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="copies",
+                        to="django_durable_jobs.job",
+                        verbose_name="origin",
+                    ),
+                ),
+                (
+                    "parent",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="children",
+                        to="django_durable_jobs.job",
+                        verbose_name="parent",
+                    ),
+                ),
+                (
+                    "worker",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="jobs",
+                        to="django_durable_jobs.worker",
+                        verbose_name="worker",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'job',
-                'verbose_name_plural': 'jobs',
-                'permissions': [('view_arguments', 'Can see arguments, results and tracebacks of jobs'), ('retry_job', 'Can retry jobs')],
-                'default_permissions': ('view', 'delete'),
+                "verbose_name": "job",
+                "verbose_name_plural": "jobs",
+                "permissions": [
+                    ("view_arguments", "Can see arguments, results and tracebacks of jobs"),
+                    ("retry_job", "Can retry jobs"),
+                ],
+                "default_permissions": ("view", "delete"),
             },
         ),
         migrations.CreateModel(
-            name='Attempt',
+            name="Attempt",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('number', models.SmallIntegerField(verbose_name='attempt')),
-                ('end', models.CharField(choices=[('failed', 'failed'), ('lost', 'worker lost')], max_length=6, verbose_name='end')),
-                ('error', models.TextField(verbose_name='error')),
-                ('traceback', models.TextField(blank=True, verbose_name='traceback')),
-                ('worker_name', models.CharField(blank=True, max_length=200, verbose_name='worker')),
-                ('started_at', models.DateTimeField(null=True, verbose_name='started at')),
-                ('finished_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='finished at')),
-                ('job', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, related_name='attempts', to='django_durable_jobs.job')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("number", models.SmallIntegerField(verbose_name="attempt")),
+                (
+                    "end",
+                    models.CharField(
+                        choices=[("failed", "failed"), ("lost", "worker lost")], max_length=6, verbose_name="end"
+                    ),
+                ),
+                ("error", models.TextField(verbose_name="error")),
+                ("traceback", models.TextField(blank=True, verbose_name="traceback")),
+                ("worker_name", models.CharField(blank=True, max_length=200, verbose_name="worker")),
+                ("started_at", models.DateTimeField(null=True, verbose_name="started at")),
+                (
+                    "finished_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), verbose_name="finished at"
+                    ),
+                ),
+                (
+                    "job",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="attempts",
+                        to="django_durable_jobs.job",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'attempt',
-                'verbose_name_plural': 'attempts',
-                'default_permissions': ('view',),
+                "verbose_name": "attempt",
+                "verbose_name_plural": "attempts",
+                "default_permissions": ("view",),
             },
         ),
         migrations.CreateModel(
-            name='Checkpoint',
+            name="Checkpoint",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('generation', models.SmallIntegerField(db_default=0, verbose_name='generation')),
-                ('key', django_durable_jobs.models.fields.NameField(max_length=200, verbose_name='call key')),
-                ('name', django_durable_jobs.models.fields.NameField(max_length=200, verbose_name='name')),
-                ('kind', models.CharField(choices=[('call', 'call')], db_default='call', max_length=10, verbose_name='kind')),
-                ('result', models.TextField(null=True, verbose_name='result')),
-                ('error', models.TextField(null=True, verbose_name='error')),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='created at')),
-                ('job', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='checkpoints', to='django_durable_jobs.job')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("generation", models.SmallIntegerField(db_default=0, verbose_name="generation")),
+                ("key", django_durable_jobs.models.fields.NameField(max_length=200, verbose_name="call key")),
+                ("name", django_durable_jobs.models.fields.NameField(max_length=200, verbose_name="name")),
+                (
+                    "kind",
+                    models.CharField(choices=[("call", "call")], db_default="call", max_length=10, verbose_name="kind"),
+                ),
+                ("result", models.TextField(null=True, verbose_name="result")),
+                ("error", models.TextField(null=True, verbose_name="error")),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), verbose_name="created at"
+                    ),
+                ),
+                (
+                    "job",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="checkpoints",
+                        to="django_durable_jobs.job",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'checkpoint',
-                'verbose_name_plural': 'checkpoints',
-                'default_permissions': ('view',),
-                'constraints': [models.UniqueConstraint(fields=('job', 'generation', 'key'), name='ddj_checkpoint_once'), models.CheckConstraint(condition=models.Q(models.Q(('error__isnull', True), ('result__isnull', False)), models.Q(('error__isnull', False), ('result__isnull', True)), _connector='OR'), name='ddj_checkpoint_result_or_error')],
+                "verbose_name": "checkpoint",
+                "verbose_name_plural": "checkpoints",
+                "default_permissions": ("view",),
+                "constraints": [
+                    models.UniqueConstraint(fields=("job", "generation", "key"), name="ddj_checkpoint_once"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("error__isnull", True), ("result__isnull", False)),
+                            models.Q(("error__isnull", False), ("result__isnull", True)),
+                            _connector="OR",
+                        ),
+                        name="ddj_checkpoint_result_or_error",
+                    ),
+                ],
             },
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=django_durable_jobs.models.indexes.StatusIndex(fields=['queue', 'rank', 'id'], name='ddj_job_claim', statuses=['pending']),
+            model_name="job",
+            index=django_durable_jobs.models.indexes.StatusIndex(
+                fields=["queue", "rank", "id"], name="ddj_job_claim", statuses=["pending"]
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=django_durable_jobs.models.indexes.StatusIndex(fields=['lease_expires_at'], name='ddj_job_lease', statuses=['running']),
+            model_name="job",
+            index=django_durable_jobs.models.indexes.StatusIndex(
+                fields=["lease_expires_at"], name="ddj_job_lease", statuses=["running"]
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=django_durable_jobs.models.indexes.StatusIndex(fields=['run_at'], name='ddj_job_due', statuses=['retrying', 'scheduled']),
+            model_name="job",
+            index=django_durable_jobs.models.indexes.StatusIndex(
+                fields=["run_at"], name="ddj_job_due", statuses=["retrying", "scheduled"]
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['cancelled', 'completed', 'expired', 'failed', 'paused', 'pending', 'retrying', 'running', 'scheduled', 'waiting'])), name='ddj_job_status'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "status__in",
+                        [
+                            "cancelled",
+                            "completed",
+                            "expired",
+                            "failed",
+                            "paused",
+                            "pending",
+                            "retrying",
+                            "running",
+                            "scheduled",
+                            "waiting",
+                        ],
+                    )
+                ),
+                name="ddj_job_status",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('lease_expires_at__isnull', False), ('status', 'running'), ('worker__isnull', False)), models.Q(models.Q(('status', 'running'), _negated=True), ('lease_expires_at__isnull', True), ('worker__isnull', True)), _connector='OR'), name='ddj_job_lease_iff_running'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("lease_expires_at__isnull", False), ("status", "running"), ("worker__isnull", False)),
+                    models.Q(
+                        models.Q(("status", "running"), _negated=True),
+                        ("lease_expires_at__isnull", True),
+                        ("worker__isnull", True),
+                    ),
+                    _connector="OR",
+                ),
+                name="ddj_job_lease_iff_running",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('finished_at__isnull', False), ('status__in', ['cancelled', 'completed', 'expired', 'failed'])), models.Q(models.Q(('status__in', ['cancelled', 'completed', 'expired', 'failed']), _negated=True), ('finished_at__isnull', True)), _connector='OR'), name='ddj_job_finished_iff_final'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("finished_at__isnull", False), ("status__in", ["cancelled", "completed", "expired", "failed"])
+                    ),
+                    models.Q(
+                        models.Q(("status__in", ["cancelled", "completed", "expired", "failed"]), _negated=True),
+                        ("finished_at__isnull", True),
+                    ),
+                    _connector="OR",
+                ),
+                name="ddj_job_finished_iff_final",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('status__in', ['retrying', 'scheduled']), _negated=True), ('run_at__isnull', False), _connector='OR'), name='ddj_job_due_has_time'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("status__in", ["retrying", "scheduled"]), _negated=True),
+                    ("run_at__isnull", False),
+                    _connector="OR",
+                ),
+                name="ddj_job_due_has_time",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('paused_from__isnull', False), ('status', 'paused')), models.Q(models.Q(('status', 'paused'), _negated=True), ('paused_from__isnull', True)), _connector='OR'), name='ddj_job_paused_from'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("paused_from__isnull", False), ("status", "paused")),
+                    models.Q(models.Q(("status", "paused"), _negated=True), ("paused_from__isnull", True)),
+                    _connector="OR",
+                ),
+                name="ddj_job_paused_from",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(('attempt__gte', 0), ('attempt__lte', models.F('max_attempts'))), name='ddj_job_attempt'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("attempt__gte", 0), ("attempt__lte", models.F("max_attempts"))),
+                name="ddj_job_attempt",
+            ),
         ),
     ]

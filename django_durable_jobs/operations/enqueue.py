@@ -157,5 +157,3 @@ def _same_jobs(given: list[NewJob], dialect: Dialect) -> set[UUID]:
         if job.id in found and found[job.id] != (job.definition, job.payload):
             raise OptionError(f"The id {job.id} belongs to another job ({found[job.id][0]}): use a new one.")
     return set(found)
-
-

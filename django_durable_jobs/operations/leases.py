@@ -27,10 +27,14 @@ def release_unknown(worker_id: int, known: Sequence[Held]) -> int:
     A claim whose answer got lost leaves such jobs; their code never began here, so the attempt is given back.
     """
 
+    ours = set(known)
+
     def work() -> int:
         mine = jobs().held_by(worker_id).order_by("id").select_for_update().values_list("id", "token")
-        strange = [Held(*row) for row in mine if Held(*row) not in set(known)]
-        return sum(move("release", jobs().filter(id=one.id), token=one.token, attempt=F("attempt") - 1) for one in strange)
+        strange = [Held(*row) for row in mine if Held(*row) not in ours]
+        return sum(
+            move("release", jobs().filter(id=one.id), token=one.token, attempt=F("attempt") - 1) for one in strange
+        )
 
     return dialect().in_own_transaction(work)
 

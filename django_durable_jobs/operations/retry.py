@@ -25,9 +25,7 @@ def retry(job: Job | UUID | str) -> None:
     job_id = job.id if isinstance(job, Job) else parse_id(job)
     this = jobs().filter(id=job_id)
     moved = dialect().in_own_transaction(
-        lambda: move(
-            "retry", this, run_at=None, rescues=0, max_attempts=Greatest(F("max_attempts"), F("attempt") + 1)
-        )
+        lambda: move("retry", this, run_at=None, rescues=0, max_attempts=Greatest(F("max_attempts"), F("attempt") + 1))
     )
     row = this.values_list("status", "queue").first() if job_id is not None else None
     if row is None:

@@ -1,0 +1,1 @@
+"""``runjobs``: the door to the worker."""
