@@ -26,7 +26,6 @@ def release_unknown(worker_id: int, known: Sequence[Held]) -> int:
 
     A claim whose answer got lost leaves such jobs; their code never began here, so the attempt is given back.
     """
-
     ours = set(known)
 
     def work() -> int:
