@@ -50,6 +50,7 @@ class Watch:
             autoreload.get_reloader().run(self._main)
         except SystemExit:
             # This is how the reloader says it; in this thread it would end nothing.
+            logger.info("The code has changed: the worker stops, to be started again")
             self.changed = True
             self._runner.stop()
 

@@ -40,14 +40,16 @@ START: Final = 20.0
 class RunJobs:
     """One `runjobs` process."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path, folder: Path = ROOT
+    ) -> None:
         """Start it, in a session of its own: no terminal, and no signal meant for the tests reaches it."""
         self.name = name
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -121,6 +123,7 @@ class Workers:
                 continue
         for one in self._started:
             one.process.wait(10)
+            print(f"---- {one.name}\n{one.output}")  # noqa: T201 -- pytest shows it with a test that failed
         connections.close_all()
 
     def start(
@@ -135,16 +138,23 @@ class Workers:
     ) -> RunJobs:
         """Start ``runjobs`` with these arguments, ``through`` another program if given; return when it has begun."""
         name = name or f"one-{len(self._started) + 1}"
-        extra = {
-            "DURABLE_JOBS_TEST_SETTINGS": json.dumps({**SETTINGS, **(settings or {})}),
-            **in_environment(list(orders)),
-            **(environment or {}),
-        }
         command = [*through, *django_command("runjobs", "--worker-id", name, *arguments)]
-        one = RunJobs(name, command, child_environment(**extra), self.folder / f"{len(self._started)}-{name}.log")
-        self._started.append(one)
+        one = self.run(command, self.environment(settings, **in_environment(list(orders)), **(environment or {})), name)
         if ready:
             one.says("Worker ")
+        return one
+
+    def environment(self, settings: Mapping[str, Any] | None = None, **extra: str) -> dict[str, str]:
+        """Return the environment of a worker on this test's database."""
+        given = json.dumps({**SETTINGS, **(settings or {})})
+        return child_environment(DURABLE_JOBS_TEST_SETTINGS=given, **extra)
+
+    def run(
+        self, command: Sequence[str], environment: Mapping[str, str], name: str = "own", folder: Path = ROOT
+    ) -> RunJobs:
+        """Start a process by a command line of the test's own."""
+        one = RunJobs(name, command, environment, self.folder / f"{len(self._started)}-{name}.log", folder)
+        self._started.append(one)
         return one
 
     def gate(self, name: str = "gate") -> Path:

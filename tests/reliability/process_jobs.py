@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import importlib
 import os
 import signal
 import sys
@@ -19,6 +20,9 @@ from tests.reliability.orders import obey, wait_for
 obey()
 if os.environ.get("DURABLE_JOBS_TEST_BROKEN_CHILD") and "--parent-pid" in sys.argv:
     raise ImportError("broken on purpose")
+if extra := os.environ.get("DURABLE_JOBS_TEST_MODULE"):
+    sys.path.insert(0, str(Path(extra).parent))
+    importlib.import_module(Path(extra).stem)
 
 
 def note(ledger: str, line: str) -> None:
@@ -103,6 +107,21 @@ def fork_and_terminate(ledger: str) -> int:
         threading.Event().wait(0.01)
     os.kill(child, signal.SIGTERM)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@durable_job
+def say(text: str) -> None:
+    """Print a line."""
+    print(text)  # noqa: T201 -- the scenario
+
+
+@durable_job
+def stepping_out(names: list[str]) -> list[str | None]:
+    """Return the process id and variables of the environment; then change that and the working folder."""
+    found = [str(os.getpid()), *(os.environ.get(name) for name in names)]
+    os.environ["LEFT_BY_JOB"] = "here"
+    os.chdir("/")
+    return found
 
 
 @durable_job(backoff=Backoff.none())

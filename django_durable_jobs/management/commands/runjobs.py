@@ -230,8 +230,9 @@ def _worker_name(given: dict[str, Any]) -> str:
 def _common_arguments(given: dict[str, Any]) -> list[str]:
     """Return the options of Django that every process that this one starts gets too."""
     arguments = ["--verbosity", str(given["verbosity"])]
-    if given.get("pythonpath"):
-        arguments += ["--pythonpath", given["pythonpath"]]
+    for option in ("settings", "pythonpath"):
+        if given.get(option):
+            arguments += [f"--{option}", given[option]]
     return arguments
 
 
