@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.models import Attempt, Checkpoint, Job
 from django_durable_jobs.states import Status
+from django_durable_jobs.worker.listener import Listener
 from tests.factories import present
 from tests.reliability.database_jobs import CONNECTED, GATES, RAN, call_twice, count, count_calls, query_twice
 from tests.reliability.outages import broken, end_sessions, has_sessions, options, sessions, working
-from tests.waiting import eventually
+from tests.waiting import elsewhere, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -95,10 +96,28 @@ def test_x19_while_nobody_listens_the_worker_polls(dialect: Dialect, monkeypatch
         assert not running.ended
 
 
+def test_x19_the_end_of_listening_is_told_once_and_has_the_queues_looked_at(
+    dialect: Dialect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait that is on its way has counted on hearing."""
+    if not dialect.has_notifications:
+        pytest.skip("nothing to listen to")
+    told: list[str | bool] = []
+    listener = Listener(told.append, told.append)
+    listener.run_once()
+    assert told == [True, ""]
+    monkeypatch.setattr(dialect, "listen", lambda *_: iter([]))
+    elsewhere(lambda: end_sessions(sessions("LISTEN")))
+    for _twice in range(2):
+        with pytest.raises((DatabaseError, StopIteration)):
+            listener.run_once()
+    assert told == [True, "", False, "", False]
+
+
 @pytest.mark.timeout(120)
 def test_x13_connections_ended_under_load_lose_no_job_and_end_no_worker() -> None:
     """Every connection is ended again and again, in the middle of statements too."""
-    count.enqueue_many([(f"job {number}",) for number in range(300)])
+    count.enqueue_many([(f"job {number}",) for number in range(150)])
     for number in range(15):
         count_calls.enqueue(f"steps {number}", 6)
     rounds = 0
