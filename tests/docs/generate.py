@@ -1,7 +1,8 @@
 """Write what the reference pages take from the code: ``python -m tests.docs.generate``.
 
 A page holds regions between ``<!-- generated:NAME -->`` and ``<!-- generated:end -->``. ``FACTS`` says which
-function makes a region; everything around it is written by hand. A test sees that the pages are up to date.
+function makes a region; everything around it is written by hand. Pages that are made as a whole come from
+`tests.reference`. A test sees that the pages are up to date.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 
 import django
 
+from tests import reference
 from tests.databases import ROOT
 
 REGION: Final = re.compile(r"<!-- generated:(?P<name>[\w-]+) -->\n.*?<!-- generated:end -->", re.DOTALL)
@@ -45,6 +47,7 @@ def expected_files() -> dict[Path, str]:
 
     known = facts()
     files = {ROOT / "docs" / "reference" / statuses.PICTURE_NAME: statuses.picture()}
+    files |= {reference.FOLDER / name: make() for name, make in reference.PAGES.items()}
     for page in sorted((ROOT / "docs").rglob("*.md")):
         text = page.read_text()
         if "_build" in page.parts or not REGION.search(text):

@@ -41,6 +41,8 @@ from tests.docs.markdown import PYTHON, Block, Mark, parts, title
 
 _FILE: Final = re.compile(r"^# (?P<path>[\w/]+)\.py\b")
 LONGEST_SLEEP: Final = 0.01
+_CHECKED: Final = "page"
+"""The alias under which a page's own database is looked at, without connecting to it."""
 
 
 class Stage:
@@ -111,10 +113,14 @@ class Stage:
 
     def _apply_settings(self, block: Block) -> None:
         module = ModuleType("project.settings")
-        databases: dict[str, dict[str, Any]] = {"default": {}}
+        own = {"ENGINE": "django.db.backends.sqlite3", "NAME": self._folder / "db.sqlite3"}
+        databases: dict[str, dict[str, Any]] = {"default": dict(own)}
         given = {"BASE_DIR": self._folder, "INSTALLED_APPS": list(settings.INSTALLED_APPS), "DATABASES": databases}
         vars(module).update(given)
         self._execute(block, module)
+        for database in vars(module)["DATABASES"].values():
+            if database != own:
+                assert warnings_about(database) == [], f"{title(self._page)}:{block.line}"
         if hasattr(module, "DURABLE_JOBS"):
             self._undo.enter_context(override_settings(DURABLE_JOBS=module.DURABLE_JOBS))
             found = [message for message in run_checks() if message.level >= ERROR]
@@ -159,6 +165,17 @@ class Stage:
                 with connection.schema_editor() as editor:
                     editor.create_model(model)
                 self._undo.callback(_drop_table, model)
+
+
+def warnings_about(database: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what the checks say about an entry of ``DATABASES``; of other vendors than SQLite they ask the server."""
+    if not database["ENGINE"].endswith("sqlite3"):
+        return []
+    connections.settings[_CHECKED] = {**connections["default"].settings_dict, "OPTIONS": {}, **database}
+    try:
+        return dialect_of(_CHECKED).database_warnings()
+    finally:
+        del connections.settings[_CHECKED], connections[_CHECKED]
 
 
 def _drop_table(model: Any) -> None:
