@@ -43,6 +43,25 @@ def beat(worker_id: int, lease: timedelta) -> bool:
     return bool(row.update(seen_at=DatabaseNow(), lease_expires_at=DatabaseNow() + lease, lost_with=None))
 
 
+def restore(  # noqa: PLR0913 -- as above
+    worker_id: int, name: str, *, host: str, pid: int, queues: dict[str, int], lease: timedelta
+) -> None:
+    """Add the row of a working worker again, under its old id: its jobs point there.
+
+    Somebody deleted it, or the pruner did while the machine slept. Without a row nobody sees this worker, nor how
+    many jobs it held when it is lost.
+    """
+    Worker.objects.using(alias()).create(
+        id=worker_id,
+        name=name,
+        host=host,
+        pid=pid,
+        queues=queues,
+        lease_expires_at=DatabaseNow() + lease,
+        seen_at=DatabaseNow(),
+    )
+
+
 def stopped(worker_id: int) -> None:
     """Say that the worker has ended in order."""
     Worker.objects.using(alias()).filter(id=worker_id).update(stopped_at=DatabaseNow())

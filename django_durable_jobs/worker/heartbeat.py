@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable
 from typing import Final
 
 from ..clock import SYSTEM, Clock
 from ..operations import leases as operations
-from ..operations.workers import beat
+from ..operations.queues import queue_names
+from ..operations.workers import beat, restore
 from .leases import Leases
 from .options import WorkerOptions
 
@@ -53,7 +55,8 @@ class Heartbeat:
             # A job that began right after the last beat would otherwise be a whole beat older at the next.
             long = self._leases.older_than(every / 2)
             still = operations.renew(self._worker_id, long, self._options.lease)
-            beat(self._worker_id, self._options.lease)
+            if not beat(self._worker_id, self._options.lease):
+                self._restore_row()
         except Exception:
             self._give_up_what_is_over()
             raise
@@ -63,6 +66,13 @@ class Heartbeat:
         if stopped := self._leases.mark_lost(lost, "Another worker may hold this job now: the lease was lost."):
             logger.warning("%d jobs were lost to other workers; their code is asked to stop", stopped)
         return every
+
+    def _restore_row(self) -> None:
+        logger.warning("The row of this worker was gone from the database and is stored again")
+        options = self._options
+        queues = options.queues or dict.fromkeys(queue_names(), options.concurrency)
+        host, pid = socket.gethostname(), os.getpid()
+        restore(self._worker_id, options.name, host=host, pid=pid, queues=queues, lease=options.lease)
 
     def _give_up_what_is_over(self) -> None:
         limit = self._options.lease.total_seconds() * MARGIN

@@ -7,8 +7,10 @@ transaction, settings, session locks) is undone after it, and only where it used
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final, TypeVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -40,9 +42,29 @@ class _Use:
         return execute(sql, params, many, context)
 
 
+_inherited: list[object] = []
+"""Connections of a parent process, kept so that nothing ever closes them here: that would end its sessions."""
+
+
 def install() -> None:
     """Prepare every connection that this process opens from now on."""
     connection_created.connect(_prepare, dispatch_uid="django_durable_jobs.sessions")
+    _give_forked_processes_their_own()
+
+
+@cache
+def _give_forked_processes_their_own() -> None:
+    """Arrange once that a process which a job forks (``multiprocessing``) never speaks on the job's connection."""
+    os.register_at_fork(after_in_child=_forget_inherited)
+
+
+def _forget_inherited() -> None:
+    for connection in opened():
+        if connection.connection is not None:
+            _inherited.append(connection.connection)
+            connection.connection = None
+            # Inside the parent's transaction a new connection would be another one: Django then says so.
+            connection.closed_in_transaction = connection.in_atomic_block
 
 
 def mark_thread_as_ours() -> None:

@@ -12,9 +12,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
+from django.db import connection, connections
+
 from django_durable_jobs import Backoff, call, current_job, durable_job
+from django_durable_jobs.models import Job
 from tests.reliability.orders import obey, wait_for
 
 obey()
@@ -107,6 +111,40 @@ def fork_and_terminate(ledger: str) -> int:
         threading.Event().wait(0.01)
     os.kill(child, signal.SIGTERM)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@durable_job
+def fork_and_query(ledger: str) -> bool:
+    """Fork while a connection is open; query in both processes, and close everything in the child."""
+    before = Job.objects.count(), connection.connection
+    child = os.fork()
+    if child == 0:
+        try:
+            queried = Job.objects.count()
+            note(ledger, f"child {queried} {'shared' if connection.connection is before[1] else 'own'}")
+            connections.close_all()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    return (Job.objects.count(), connection.connection) == before
+
+
+@durable_job
+def spin(seconds: float) -> int:
+    """Compute, in Python alone."""
+    turns, until = 0, time.monotonic() + seconds
+    while time.monotonic() < until:
+        turns += 1
+    return turns
+
+
+@durable_job
+def hold_the_interpreter(ledger: str, gate: str, seconds: float) -> None:
+    """Stay in one C call that never lets another thread of this process run; not if the gate is there already."""
+    note(ledger, f"begin {os.getpid()}")
+    if not Path(gate).exists() and len(Path(ledger).read_text().splitlines()) == 1:
+        ctypes.PyDLL(None).usleep(ctypes.c_uint(int(seconds * 1_000_000)))
+    wait_for(Path(gate))
 
 
 @durable_job

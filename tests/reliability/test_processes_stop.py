@@ -8,7 +8,7 @@ from django_durable_jobs.models import Worker
 from django_durable_jobs.states import Status
 from tests.factories import present
 from tests.reliability.harness import Stopwatch, Workers
-from tests.reliability.process_jobs import fork_and_terminate, hold, hold_on_loop, leave_a_thread, remember
+from tests.reliability.process_jobs import hold, hold_on_loop, leave_a_thread, remember
 
 NOISE = ["Traceback", "Fatal Python error", "Exception ignored", "was destroyed but it is pending"]
 
@@ -137,10 +137,3 @@ def test_a_worker_started_to_ignore_hangups_ignores_them(workers: Workers) -> No
     assert remember.enqueue(workers.ledger, "after").result(15) == "after"
     worker.send(signal.SIGTERM)
     assert worker.ended() == 0
-
-
-def test_the_end_of_the_first_signal_is_the_end_of_a_process_that_a_job_forked(workers: Workers) -> None:
-    """A forked child inherits our handlers; SIGTERM (`multiprocessing` uses it) must end it all the same."""
-    worker = workers.start("--queue", "default=4")
-    assert fork_and_terminate.enqueue(workers.ledger).result(15) == -signal.SIGTERM
-    assert worker.process.poll() is None
