@@ -132,7 +132,6 @@ def _chunks(queryset: QuerySet[Job], report: Report) -> Iterator[list[Job]]:
 
 def _ask(order: Order, model_admin: Any, request: HttpRequest, queryset: QuerySet[Job]) -> HttpResponse:
     counted = queryset.order_by().values("pk")[: AT_ONCE + 1].count()
-    across = request.POST.get("select_across") == "1"
     context = {
         **model_admin.admin_site.each_context(request),
         "title": order.title,
@@ -141,9 +140,10 @@ def _ask(order: Order, model_admin: Any, request: HttpRequest, queryset: QuerySe
         "order": order,
         "number": min(counted, AT_ONCE),
         "more": counted > AT_ONCE,
-        "across": across,
+        "across": request.POST.get("select_across") == "1",
         "checkbox": ACTION_CHECKBOX_NAME,
-        "selected": [] if across else request.POST.getlist(ACTION_CHECKBOX_NAME),
+        # Also with "all of them": Django looks whether anything was selected before it looks at that.
+        "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
     }
     return TemplateResponse(request, "admin/django_durable_jobs/job/ask.html", context)
 

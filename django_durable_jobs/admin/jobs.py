@@ -199,6 +199,11 @@ class JobAdmin(ViewOnly):
             page = reverse(f"{self.admin_site.name}:django_durable_jobs_job_change", args=[object_id])
             return HttpResponseRedirect(page)
 
+    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: int) -> HttpResponse:  # noqa: ARG002 -- as above
+        """Go back to the list; Django takes those who may change nothing to the front page."""
+        self.message_user(request, _("%(job)s is deleted.") % {"job": obj_display}, messages.SUCCESS)
+        return HttpResponseRedirect(reverse(f"{self.admin_site.name}:django_durable_jobs_job_changelist"))
+
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:  # noqa: ARG002 -- Django's interface
         """Name the job; Django would load each attempt and call, and show their texts to everyone."""
         for job in objs:

@@ -13,8 +13,8 @@ from django_durable_jobs.models import Queue
 from django_durable_jobs.rendering import visible
 from django_durable_jobs.states import Status
 from tests.factories import make_attempt, make_checkpoint, make_job, make_worker
+from tests.surfaces.admin_pages import ADMIN, JOBS, html, page_of
 from tests.surfaces.people import superuser
-from tests.surfaces.test_admin import ADMIN, JOBS, html, page_of
 
 pytestmark = pytest.mark.django_db
 

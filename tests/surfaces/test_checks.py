@@ -1,66 +1,22 @@
-"""System checks as users meet them: through `manage.py check`, `check --database`, and a worker that does not start."""
+"""System checks of settings as users meet them: through `manage.py check`."""
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import call_command
-from django.core.management.base import SystemCheckError
-from django.db import connection, connections
+from django.db import connection
 from django.test import override_settings
 
 from django_durable_jobs.dialects import dialect_of, files
-from django_durable_jobs.dialects.limits import server_limit
-from django_durable_jobs.management import preflight
-from django_durable_jobs.operations import capacity
-from tests.databases import child_environment, current_url, database_settings, django_command, lane_of, renamed
-from tests.servers import EmbeddedPostgres
-
-ELSEWHERE = "tests.surfaces.check_settings.JobsElsewhere"
-
-
-def run(*arguments: str, url: str = "", **changes: Any) -> subprocess.CompletedProcess[str]:
-    """Run a management command in a process whose settings have these changes."""
-    extra = {"DURABLE_JOBS_TEST_DATABASE": url} if url else {}
-    environment = child_environment(
-        DJANGO_SETTINGS_MODULE="tests.surfaces.check_settings",
-        DURABLE_JOBS_TEST_CHANGES=json.dumps(changes),
-        **extra,
-    )
-    return subprocess.run(
-        django_command(*arguments), env=environment, capture_output=True, text=True, timeout=50, check=False
-    )
-
-
-def found(*, deploy: bool = False, database: str | None = None) -> str:
-    """Run ``manage.py check`` for our checks here, and return everything it says on one line."""
-    try:
-        said: Any = call_command(
-            "check", tags=["durable_jobs"], deploy=deploy, databases=[database] if database else None, fail_level="INFO"
-        )
-    except SystemCheckError as error:
-        said = str(error)
-    return " ".join(str(said or "").split())
+from tests.databases import current_url, database_settings, lane_of
+from tests.surfaces.checking import found, run
 
 
 def jobs_settings(**values: Any) -> override_settings:
     return override_settings(DURABLE_JOBS=values)
-
-
-@pytest.fixture
-def database_options(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The settings of the default connection, to be changed: nobody connects with them."""
-    connection.close()
-    settings = dict(connection.settings_dict)
-    settings["OPTIONS"] = dict(settings["OPTIONS"])
-    monkeypatch.setattr(connections["default"], "settings_dict", settings)
-    return settings
 
 
 # Settings of ours
@@ -238,150 +194,6 @@ def test_sqlite_on_a_network_file_system_is_a_warning(tmp_path: Path, monkeypatc
     assert "W009" in text
     assert "(nfs)" in text
     assert str(folder) in text
-
-
-# X74: where the tables are
-
-
-@pytest.fixture
-def empty_database(tmp_path: Path) -> Iterator[str]:
-    """The URL of a database of this lane's kind in which nothing was migrated."""
-    lane = lane_of(current_url())
-    if lane == "postgresql":
-        with EmbeddedPostgres() as server:
-            yield server.create_database("empty")
-    elif lane == "mariadb":
-        name = f"{connection.settings_dict['NAME']}_empty"
-        with connections["default"].cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE `{name}`")
-        yield renamed(current_url(), name)
-        with connections["default"].cursor() as cursor:
-            cursor.execute(f"DROP DATABASE `{name}`")
-    else:
-        yield f"sqlite:///{tmp_path / 'empty.sqlite3'}"
-
-
-@pytest.mark.django_db(transaction=True)
-def test_tables_that_were_not_migrated_are_an_error_that_names_the_setting(empty_database: str) -> None:
-    """X74."""
-    done = run("check", "--database", "default", url=empty_database)
-    assert done.returncode == 1
-    assert "(django_durable_jobs.E009)" in done.stderr
-    assert "'default' (DURABLE_JOBS['DATABASE'])" in done.stderr
-    assert "manage.py migrate --database default" in done.stderr
-    assert run("check", url=empty_database).returncode == 0, "without --database no database is asked"
-
-
-@pytest.mark.django_db(transaction=True)
-def test_migrations_that_are_missing_are_an_error_that_names_them(empty_database: str) -> None:
-    """X74: the tables are there, but of an earlier version."""
-    migrated = run("migrate", "django_durable_jobs", "0001", "-v", "0", url=empty_database)
-    assert migrated.returncode == 0, migrated.stderr
-    done = run("check", "--database", "default", url=empty_database)
-    assert done.returncode == 1
-    assert "(django_durable_jobs.E012)" in done.stderr
-    assert "0002_storage_parameters" in done.stderr
-
-
-def test_a_router_that_keeps_the_tables_off_is_an_error_that_names_the_setting() -> None:
-    """X74."""
-    done = run("check", DATABASE_ROUTERS=[ELSEWHERE])
-    assert done.returncode == 1
-    assert "(django_durable_jobs.E008)" in done.stderr
-    assert "'default' that DURABLE_JOBS['DATABASE'] names" in done.stderr
-
-
-@pytest.mark.django_db(transaction=True)
-def test_jobs_may_live_in_a_second_database_behind_a_router(empty_database: str) -> None:
-    """X74: settings, check, migrate and a worker, all on the database that the setting names."""
-    changes: dict[str, Any] = {
-        "DATABASES": {"jobs": database_settings(empty_database)},
-        "DATABASE_ROUTERS": [ELSEWHERE],
-        "DURABLE_JOBS": {"DATABASE": "jobs"},
-    }
-    assert run("check", **changes).returncode == 0
-    missing = run("check", "--database", "jobs", **changes)
-    assert "'jobs' (DURABLE_JOBS['DATABASE'])" in missing.stderr
-    assert "manage.py migrate --database jobs" in missing.stderr
-    migrated = run("migrate", "--database", "jobs", "-v", "0", **changes)
-    assert migrated.returncode == 0, migrated.stderr
-    assert run("check", "--database", "jobs", **changes).returncode == 0
-    script = (
-        "from tests.jobs import add; from django_durable_jobs.models import Job; job = add.enqueue(1, 2); "
-        "print([str(found.id) for found in Job.objects.using('jobs')] == [str(job.id)])"
-    )
-    assert run("shell", "-c", script, **changes).stdout.splitlines()[-1:] == ["True"]
-    worked = run("runjobs", "--queue", "default=1", "--drain", **changes)
-    assert worked.returncode == 0, worked.stderr
-    state = "from django_durable_jobs.models import Job; print(Job.objects.using('jobs').get().status)"
-    assert run("shell", "-c", state, **changes).stdout.splitlines()[-1:] == ["completed"]
-
-
-# The start of a worker
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"LEESE": 30}, "DURABLE_JOBS has no setting 'LEESE'. Did you mean 'LEASE'?"),
-        ({"LEASE": 10, "HEARTBEAT": 5}, "LEASE (10 s) is shorter than three HEARTBEATs (5 s each)"),
-        ({"DATABASE": "jops"}, "DURABLE_JOBS['DATABASE'] is 'jops', which is not in DATABASES. Use one of: default."),
-        ({"LEESE": 30, "RETRIES": -1}, "(1 more: manage.py check says which)"),
-    ],
-)
-def test_a_worker_does_not_start_with_settings_that_cannot_be_used(settings: dict[str, Any], words: str) -> None:
-    """Exit code 2 and one line, without a traceback."""
-    done = run("runjobs", "--queue", "default=1", "--drain", DURABLE_JOBS=settings)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert words in done.stderr
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_worker_does_not_start_on_a_database_without_the_tables(empty_database: str) -> None:
-    """X74."""
-    done = run("runjobs", "--queue", "default=1", "--drain", url=empty_database)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert "The tables of durable jobs are not in the database 'default'" in line
-    assert "manage.py migrate --database default" in line
-
-
-@pytest.mark.django_db
-def test_more_threads_than_the_server_takes_are_a_warning_with_the_numbers(caplog: pytest.LogCaptureFixture) -> None:
-    """N58: the number is the server's own; SQLite has none."""
-    limit = server_limit(connection)
-    if lane_of(current_url()) == "sqlite":
-        assert limit is None
-        assert capacity.connection_shortage(1000, 64) is None
-        return
-    assert limit is not None
-    assert capacity.connection_shortage(limit - capacity.OWN_CONNECTIONS) is None
-    preflight.warn_of_shortages(limit // 2, 3)
-    (line,) = caplog.messages
-    wanted = 3 * (limit // 2 + capacity.OWN_CONNECTIONS)
-    assert f"Up to {wanted} connections are needed" in line
-    assert f"takes {limit} in all" in line
-
-
-@pytest.mark.parametrize(("pool", "size"), [(True, 4), ({"min_size": 2}, 2), ({"max_size": 7, "min_size": 1}, 7)])
-def test_more_threads_than_the_pool_takes_are_a_warning(database_options: dict[str, Any], pool: Any, size: int) -> None:
-    """N58."""
-    database_options["OPTIONS"]["pool"] = pool
-    text = capacity.connection_shortage(10)
-    assert text is not None
-    assert f"the pool of database 'default' has {size}" in text
-    assert "14 connections" in text
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_worker_says_at_its_start_what_it_may_run_out_of() -> None:
-    """N58, N56: as lines of the log; it works nevertheless."""
-    done = run("runjobs", "--queue", "default=1", "--threads", "900", "--drain", DEBUG=True)
-    assert done.returncode == 0, done.stderr
-    assert "DEBUG is True" in done.stderr
-    assert ("connections are needed" in done.stderr) is (lane_of(current_url()) != "sqlite")
 
 
 def test_the_dialect_of_these_tests_has_nothing_to_complain_about() -> None:
