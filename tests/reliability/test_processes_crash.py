@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from django_durable_jobs.models import Attempt, Checkpoint
+from django_durable_jobs.models import Attempt, Checkpoint, Job, Worker
 from django_durable_jobs.states import Status
 from tests.factories import present
 from tests.reliability.harness import Stopwatch, Workers
@@ -109,3 +109,24 @@ def test_a_job_that_kills_its_worker_takes_no_neighbour_with_it(workers: Workers
     assert present(poison.id).attempt == 2
     assert Attempt.objects.filter(job_id__in=[handle.id for handle in good]).count() == 0
     assert len({line.split()[-1] for line in workers.lines("poison")}) == len(workers.lines("poison"))
+
+
+def test_processes_for_lost_jobs_that_cannot_begin_are_tried_with_growing_pauses(workers: Workers) -> None:
+    """I29: a clear line, no storm of processes, and the other jobs go on."""
+    lost = remember.enqueue(workers.ledger, "lost")
+    Job.objects.filter(id=lost.id).update(rescues=1)
+    worker = workers.start("--queue", "default=4", environment={"DURABLE_JOBS_TEST_BROKEN_CHILD": "1"})
+    worker.says("The process for lost jobs ended before it had one (exit code 1); trying again in 4 s")
+    assert worker.output.count("ImportError: broken on purpose") == 2
+    assert remember.enqueue(workers.ledger, "good").result(10) == "good"
+    assert (present(lost.id).status, present(lost.id).attempt) == (Status.PENDING, 0)
+
+
+def test_only_as_many_processes_are_started_as_lost_jobs_can_use(workers: Workers) -> None:
+    """One quick job needs one process, however long that takes to begin."""
+    lost = remember.enqueue(workers.ledger, "lost")
+    Job.objects.filter(id=lost.id).update(rescues=1)
+    worker = workers.start("--queue", "default=4")
+    assert lost.result(20) == "lost"
+    worker.says("alone-1 has stopped")
+    assert Worker.objects.filter(name__contains="/alone-").count() == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from django_durable_jobs.models import Worker
+from django_durable_jobs.models import Job, Worker
 from django_durable_jobs.states import Status
 from tests.factories import present
 from tests.reliability.harness import Stopwatch, Workers
@@ -126,7 +126,8 @@ def test_a_thread_that_never_ends_does_not_keep_the_process(workers: Workers) ->
     worker = workers.start("--queue", "default=4")
     assert leave_a_thread.enqueue(workers.ledger).result(15) is None
     worker.send(signal.SIGTERM)
-    assert worker.ended(8) == 0
+    # Sooner than the last resort, which would end it after five seconds.
+    assert worker.ended(4) == 0
     assert _is_quiet(worker.output)
 
 
@@ -137,3 +138,32 @@ def test_a_worker_started_to_ignore_hangups_ignores_them(workers: Workers) -> No
     assert remember.enqueue(workers.ledger, "after").result(15) == "after"
     worker.send(signal.SIGTERM)
     assert worker.ended() == 0
+
+
+def test_a_job_in_quarantine_goes_back_when_the_worker_that_started_its_process_stops(workers: Workers) -> None:
+    """I12, I32: one grace time for both, not one after the other; the attempt is given back."""
+    handle = hold.enqueue(workers.ledger, "alone", str(workers.gate()), 60.0)
+    Job.objects.filter(id=handle.id).update(rescues=1)
+    worker = workers.start("--queue", "default=4", "--grace", "1")
+    alone = int(workers.noted("begin")[0].split()[-1])
+    assert alone != worker.pid
+    with Stopwatch() as watch:
+        worker.send(signal.SIGTERM)
+        assert worker.ended(10) == 0
+    assert watch.seconds < 5
+    job = present(handle.id)
+    assert (job.status, job.attempt, job.rescues) == (Status.PENDING, 0, 1)
+    assert Worker.objects.filter(stopped_at=None).count() == 0
+
+
+def test_many_signals_end_a_process_in_quarantine_too(workers: Workers) -> None:
+    """X41."""
+    handle = hold.enqueue(workers.ledger, "alone", str(workers.gate()), 60.0)
+    Job.objects.filter(id=handle.id).update(rescues=1)
+    worker = workers.start("--queue", "default=4", "--grace", "30")
+    workers.noted("begin")
+    with Stopwatch() as watch:
+        worker.send(signal.SIGTERM, signal.SIGINT)  # two of a kind may arrive as one
+        assert worker.ended(10) == 0
+    assert watch.seconds < 6
+    assert (present(handle.id).status, present(handle.id).attempt) == (Status.PENDING, 0)

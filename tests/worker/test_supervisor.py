@@ -129,9 +129,9 @@ def test_each_child_ends_after_its_number_of_jobs_and_is_not_started_again(worke
     handles = [remember.enqueue(workers.ledger, f"{number}") for number in range(10)]
     supervisor = workers.start("--processes", "2", "--queue", "default=2", "--max-jobs", "3", ready=False)
     assert supervisor.ended(30) == 0
-    done = [handle for handle in handles if present(handle.id).status == Status.COMPLETED]
-    assert len(done) == 6
-    assert {present(handle.id).attempt for handle in handles} == {0, 1}
+    jobs = [present(handle.id) for handle in handles]
+    assert {(job.status, job.attempt) for job in jobs} == {("completed", 1), ("pending", 0)}
+    assert sum(job.token for job in jobs) == 6, "claimed, and not one more"
 
 
 def test_a_child_that_somebody_stops_is_started_again(workers: Workers) -> None:
