@@ -94,6 +94,8 @@ class ServiceThread:
         if dialect().is_disconnect(error):
             level = logging.WARNING if failures in (1, 10, 100) else logging.DEBUG
             logger.log(level, "%s: the database is away (%s); trying again in %.1f s", self.service.name, error, pause)
+        elif dialect().is_conflict(error):
+            logger.info("%s: another transaction was in the way; trying again in %.1f s", self.service.name, pause)
         else:
             logger.error("%s failed; trying again in %.1f s", self.service.name, pause, exc_info=error)
         # Whatever it was, a new session has neither a broken transaction nor a plan from before a migration.

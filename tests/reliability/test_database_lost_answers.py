@@ -5,6 +5,7 @@ Nothing may be lost, nothing may run twice, and no attempt may be used up, which
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from datetime import timedelta
@@ -57,6 +58,23 @@ def test_one_lost_answer_loses_no_job_and_runs_none_twice(
     assert set(Job.objects.values_list("attempt", flat=True)) == {1}
     assert Checkpoint.objects.count() == 12
     assert losses.lost[door] == 1
+
+
+@pytest.mark.parametrize("door", ["claim", "complete_and_claim", "renew"])
+def test_a_conflict_of_the_workers_own_statements_is_invisible_to_the_jobs(
+    door: str, dialect: Dialect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """X26, X27: and no alarm for who reads the log."""
+    count.enqueue_many([(f"job {number}",) for number in range(20)])
+    count_calls.enqueue("steps", 3)
+    losses = lose_answers(monkeypatch, dialect, (door,), lambda _door, nth: "conflict" if nth <= 3 else None)
+    with working(options(heartbeat=timedelta(seconds=0.01))):
+        eventually(lambda: ends() == {"completed": 21})
+        eventually(lambda: losses.used[door] > 3 or door == "renew")
+    assert set(RAN.values()) == {1}
+    assert set(Job.objects.values_list("attempt", flat=True)) == {1}
+    assert not Attempt.objects.exists()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 @pytest.mark.timeout(120)
