@@ -20,6 +20,7 @@ import psutil
 import pytest
 from django.db import connections
 
+from django_durable_jobs.models import Worker
 from tests.databases import ROOT, child_environment, django_command
 from tests.reliability.orders import Order, in_environment
 from tests.waiting import eventually
@@ -157,6 +158,13 @@ class Workers:
         self._started.append(one)
         return one
 
+    def beats(self, name: str, count: int = 2) -> None:
+        """Wait until a worker has beaten so often: whatever it was told before that, it has done by then."""
+        for _ in range(count):
+            row = Worker.objects.filter(name=name)
+            before = row.get().seen_at
+            eventually(lambda: row.get().seen_at != before, what=f"a heartbeat of {name}")  # noqa: B023 -- ends here
+
     def gate(self, name: str = "gate") -> Path:
         """Return a file that jobs wait for."""
         return self.folder / name
@@ -176,8 +184,6 @@ class Workers:
 
     def _left(self) -> list[int]:
         """The ids of everything that was started here and lives, orphans too: those have a row in the database."""
-        from django_durable_jobs.models import Worker  # noqa: PLC0415 -- before the apps are loaded there is none
-
         found = {one.pid for one in self._started if one.process.poll() is None}
         found |= {child.pid for one in self._started for child in one.children()}
         for pid in Worker.objects.values_list("pid", flat=True):

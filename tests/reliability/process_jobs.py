@@ -96,7 +96,8 @@ async def hold_on_loop(ledger: str, name: str, gate: str) -> str:
 @durable_job
 def leave_a_thread(ledger: str) -> None:
     """Start a thread that never ends and is no daemon."""
-    threading.Thread(target=threading.Event().wait).start()
+    # It would inherit being a daemon from the worker's thread.
+    threading.Thread(target=threading.Event().wait, daemon=False).start()
 
 
 @durable_job

@@ -116,7 +116,10 @@ def test_processes_for_lost_jobs_that_cannot_begin_are_tried_with_growing_pauses
     lost = remember.enqueue(workers.ledger, "lost")
     Job.objects.filter(id=lost.id).update(rescues=1)
     worker = workers.start("--queue", "default=4", environment={"DURABLE_JOBS_TEST_BROKEN_CHILD": "1"})
-    worker.says("The process for lost jobs ended before it had one (exit code 1); trying again in 4 s")
+    worker.says("The process for lost jobs ended before it had one (exit code 1); trying again in 2 s")
+    with Stopwatch() as watch:
+        worker.says("trying again in 4 s")
+    assert watch.seconds > 2
     assert worker.output.count("ImportError: broken on purpose") == 2
     assert remember.enqueue(workers.ledger, "good").result(10) == "good"
     assert (present(lost.id).status, present(lost.id).attempt) == (Status.PENDING, 0)

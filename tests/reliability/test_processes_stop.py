@@ -135,6 +135,7 @@ def test_a_worker_started_to_ignore_hangups_ignores_them(workers: Workers) -> No
     """As `nohup` does; closing the terminal must not stop it."""
     worker = workers.start("--queue", "default=4", through=["nohup"])
     worker.send(signal.SIGHUP)
+    workers.beats(worker.name)
     assert remember.enqueue(workers.ledger, "after").result(15) == "after"
     worker.send(signal.SIGTERM)
     assert worker.ended() == 0

@@ -78,6 +78,7 @@ def test_a_signal_to_the_whole_group_leaves_the_grace_time_to_the_children(worke
     supervisor.send(signal.SIGINT)
     supervisor.says("stops claiming")
     psutil.Process(pid).send_signal(signal.SIGINT)
+    workers.beats(f"{supervisor.name}-1")
     assert present(handle.id).status == Status.RUNNING
     gate.touch()
     assert supervisor.ended(12) == 0
