@@ -72,6 +72,22 @@ def call_twice(name: str, gate: str) -> list[str]:
     return [first, call(count, f"{name}.2")]
 
 
+@durable_job(retries=0, call_retries=3, call_backoff=Backoff.fixed(0.3))
+def call_flaky(name: str, gate: str) -> str:
+    """Make a call that fails twice, after a gate of the test."""
+    ran(name)
+    GATES[gate].wait(20)
+    return call(succeed_third, name)
+
+
+def succeed_third(name: str) -> str:
+    """Fail twice, then succeed."""
+    ran(f"{name}.call")
+    if RAN[f"{name}.call"] < 3:
+        raise ValueError("not yet")
+    return f"{name} after 2"
+
+
 GATES: Final[dict[str, threading.Event]] = {}
 """Events that a test makes for jobs of an in-process worker."""
 CONNECTED: Final[dict[str, int]] = {}
