@@ -16,6 +16,10 @@ CONFLICTS: Final = frozenset({1205, 1213, 1020})
 AWAY: Final = frozenset({1053, 1290, 1792, 1836, 1927, 2002, 2003, 2006, 2013, 2055, 4031})
 """Server shutting down, read-only, killed connection, and the client's ways to say that nobody answers."""
 
+IN_TRANSACTION: Final = 1
+AUTOCOMMIT: Final = 2
+"""Bits of the status that the server sends with every answer."""
+
 
 class MySQL(Dialect):
     """MariaDB and MySQL."""
@@ -32,6 +36,18 @@ class MySQL(Dialect):
         """Claim at READ COMMITTED: at REPEATABLE READ a claim locks gaps and sees a stale snapshot."""
         with connection.cursor() as cursor:
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+
+    def has_open_transaction(self, connection: BaseDatabaseWrapper) -> bool:
+        """Ask the driver, if it is one that keeps the server's word about it (PyMySQL); without a query."""
+        status = getattr(connection.connection, "server_status", None)
+        return status is not None and (bool(status & IN_TRANSACTION) or not status & AUTOCOMMIT)
+
+    def reset_session(self, connection: BaseDatabaseWrapper) -> None:
+        """End what a driver did not tell us of, and give named locks back; session variables are not known to us."""
+        if not hasattr(connection.connection, "server_status"):
+            connection.connection.rollback()
+        with connection.cursor() as cursor:
+            cursor.execute("DO RELEASE_ALL_LOCKS()")
 
     def is_conflict(self, error: Exception) -> bool:
         """Answer whether a deadlock or a lock wait ended the statement."""

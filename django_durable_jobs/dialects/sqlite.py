@@ -54,6 +54,13 @@ class SQLite(Dialect):
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
 
+    def has_open_transaction(self, connection: BaseDatabaseWrapper) -> bool:
+        """Ask the driver: a bare BEGIN that a job left open would lock the file for everybody."""
+        try:
+            return bool(connection.connection.in_transaction)
+        except sqlite3.ProgrammingError:
+            return False  # closed beneath Django
+
     def is_conflict(self, error: Exception) -> bool:
         """Answer whether another connection had the lock."""
         return isinstance(error, OperationalError) and "locked" in str(error)

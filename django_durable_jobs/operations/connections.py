@@ -9,7 +9,6 @@ checkpoints of other jobs that share the commit.
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
@@ -49,7 +48,8 @@ def transaction_open(connection: BaseDatabaseWrapper) -> bool:
     """
     if connection.in_atomic_block:
         return not all(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
-    if connection.connection is None:
+    # Closed beneath Django, nothing is open on it.
+    if connection.connection is None or getattr(connection.connection, "closed", False):
         return False
     return not connection.autocommit or dialect_of(connection.alias).has_open_transaction(connection)
 
@@ -73,7 +73,6 @@ class OwnConnection:
             wrapper = self._wrapper = connections.create_connection(name)
             setattr(wrapper, _MARK, True)
             wrapper.inc_thread_sharing()
-            weakref.finalize(self, wrapper.close).atexit = False  # the process ends anyway
         theirs = connections[name]
         connections[name] = wrapper
         try:

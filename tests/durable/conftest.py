@@ -11,7 +11,7 @@ from tests.durable.running import SCRIPTS, Runner
 
 @pytest.fixture
 def runner(transactional_db: None) -> Iterator[Runner]:
-    """A worker that does one thing at a time, on a database of its own."""
+    """A worker that does one thing at a time."""
     runner = Runner()
     yield runner
     runner.close()

@@ -13,7 +13,9 @@ import pytest
 from django_durable_jobs import call, durable_job
 from django_durable_jobs.models import Checkpoint
 from django_durable_jobs.outcomes import Completed, Failed
-from tests.durable.running import Runner, row, stored
+from tests.durable.running import COMMITS, Runner, row, stored
+
+pytestmark = COMMITS
 
 LEDGER: list[str] = []
 
