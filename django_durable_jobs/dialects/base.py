@@ -53,6 +53,11 @@ class Dialect:
         """Moves the database's time; for tests only."""
 
     @property
+    def has_partial_indexes(self) -> bool:
+        """Whether an index can hold the rows of some statuses only."""
+        return self.connection.features.supports_partial_indexes
+
+    @property
     def connection(self) -> BaseDatabaseWrapper:
         """The calling thread's connection."""
         return connections[self.alias]

@@ -359,7 +359,7 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="job",
             index=django_durable_jobs.models.indexes.StatusIndex(
-                fields=["queue", "rank", "id"], name="ddj_job_claim", statuses=["pending"]
+                fields=["queue", "rescues", "rank", "id"], name="ddj_job_claim", statuses=["pending"]
             ),
         ),
         migrations.AddIndex(

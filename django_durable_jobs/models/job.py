@@ -119,7 +119,10 @@ class Job(models.Model):
             ("retry_job", "Can retry jobs"),
         ]
         indexes: ClassVar = [
-            StatusIndex(fields=["queue", "rank", "id"], name="ddj_job_claim", statuses=[Status.PENDING.value]),
+            # A claim takes jobs that were never rescued, or only those that were: each half is a stretch of the index.
+            StatusIndex(
+                fields=["queue", "rescues", "rank", "id"], name="ddj_job_claim", statuses=[Status.PENDING.value]
+            ),
             StatusIndex(fields=["lease_expires_at"], name="ddj_job_lease", statuses=[Status.RUNNING.value]),
             StatusIndex(fields=["run_at"], name="ddj_job_due", statuses=_values(DUE_LATER)),
         ]

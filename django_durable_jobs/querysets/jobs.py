@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Count, Q, QuerySet
@@ -23,7 +25,8 @@ class JobQuerySet(_Base):
 
     def in_status(self, *statuses: Status) -> JobQuerySet:
         """Jobs in one of these statuses."""
-        return self.filter(status__in=[status.value for status in statuses])
+        # No IN: SQLite uses a partial index only for the expression that the index was made with, letter by letter.
+        return self.filter(reduce(or_, (Q(status=value) for value in sorted(status.value for status in statuses))))
 
     def on_queues(self, queues: Iterable[str]) -> JobQuerySet:
         """Jobs of these queues."""
