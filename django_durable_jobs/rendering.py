@@ -22,7 +22,7 @@ def safe_str(value: object, limit: int) -> str:
     try:
         # str.__str__: a __str__ may return a subclass of str whose methods are not to be trusted either.
         text = str.__str__(str(value))
-    except Exception:  # noqa: BLE001 -- whatever a foreign __str__ raises, the error must still be stored
+    except BaseException:  # noqa: BLE001 -- whatever a foreign __str__ raises, the error must still be stored
         text = f"<{type(value).__name__}: its text cannot be shown>"
     return _fit(text, limit)
 
@@ -43,7 +43,7 @@ def safe_repr(value: object, limit: int) -> str:
             text = repr(value[: limit + 40])
         else:
             text = str.__str__(short.repr(value) if type(value) in _CONTAINERS else _repr(value))
-    except Exception:  # noqa: BLE001 -- whatever a foreign __repr__ raises, the message must still be written
+    except BaseException:  # noqa: BLE001 -- whatever a foreign __repr__ raises, the message must still be written
         text = f"<{type(value).__name__}: its repr cannot be shown>"
     text = text[: limit + 40]
     text = visible(text)
@@ -72,7 +72,7 @@ def format_traceback(exc: BaseException, limit_bytes: int) -> str:
     try:
         lines = traceback.TracebackException.from_exception(exc, capture_locals=False, compact=True).format()
         text = "".join(lines)
-    except Exception:  # noqa: BLE001 -- broken attributes of the exception must not cost us the attempt
+    except BaseException:  # noqa: BLE001 -- broken attributes of the exception must not cost us the attempt
         text = f"{type(exc).__name__}: {safe_str(exc, 1000)}\n(the traceback could not be formatted)\n"
     total = len(text)
     if total > limit_bytes:

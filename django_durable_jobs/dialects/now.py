@@ -17,9 +17,15 @@ class DatabaseNow(Func):
     output_field = DateTimeField()
 
     def as_sql(
-        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, *_args: Any, **_kwargs: Any
-    ) -> tuple[str, list[Any]]:
+        self,
+        compiler: SQLCompiler,
+        connection: BaseDatabaseWrapper,
+        function: str | None = None,
+        template: str | None = None,
+        arg_joiner: str | None = None,
+        **_extra_context: Any,
+    ) -> tuple[str, tuple[str | int, ...]]:
         """Ask the dialect of the connection that compiles the query."""
         from . import dialect_of  # noqa: PLC0415 -- the package imports this module
 
-        return dialect_of(connection.alias).now_sql(), []
+        return dialect_of(connection.alias).now_sql(), ()

@@ -61,6 +61,10 @@ class SQLite(Dialect):
         except sqlite3.ProgrammingError:
             return False  # closed beneath Django
 
+    def reset_session(self, connection: BaseDatabaseWrapper) -> None:
+        """Raise if the connection was closed beneath Django; pragmas that a job sets stay set."""
+        _ = connection.connection.in_transaction
+
     def is_conflict(self, error: Exception) -> bool:
         """Answer whether another connection had the lock."""
         return isinstance(error, OperationalError) and "locked" in str(error)

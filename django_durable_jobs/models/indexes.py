@@ -24,7 +24,7 @@ class StatusIndex(models.Index):
 
     def deconstruct(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         """Give migrations what they need to make this index again."""
-        path, args, kwargs = super().deconstruct()  # type: ignore[misc]
+        path, args, kwargs = super().deconstruct()
         return path, tuple(args), {**kwargs, "statuses": self.statuses}
 
     def create_sql(

@@ -23,13 +23,15 @@ def retry(job: Job | UUID | str) -> None:
     ``JobNotFound``, or ``TransitionRefused`` when its status does not allow it.
     """
     job_id = job.id if isinstance(job, Job) else parse_id(job)
+    if job_id is None:
+        raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
     this = jobs().filter(id=job_id)
     moved = dialect().in_own_transaction(
         lambda: move("retry", this, run_at=None, rescues=0, max_attempts=Greatest(F("max_attempts"), F("attempt") + 1))
     )
-    row = this.values_list("status", "queue").first() if job_id is not None else None
+    row = this.values_list("status", "queue").first()
     if row is None:
-        raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
+        raise JobNotFound(f"There is no job {job_id}.")
     status, queue = row
     if not moved:
         allowed = ", ".join(sorted(TRANSITIONS["retry"].sources))

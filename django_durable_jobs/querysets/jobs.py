@@ -15,12 +15,8 @@ from ..states import DUE_LATER, FINAL, Status
 if TYPE_CHECKING:
     from ..models import Job
 
-    _Base = QuerySet[Job]
-else:
-    _Base = QuerySet
 
-
-class JobQuerySet(_Base):
+class JobQuerySet(QuerySet["Job"]):
     """What the rest of the package asks about jobs."""
 
     def in_status(self, *statuses: Status) -> JobQuerySet:

@@ -11,12 +11,8 @@ from ..dialects.now import DatabaseNow
 if TYPE_CHECKING:
     from ..models import Worker
 
-    _Base = QuerySet[Worker]
-else:
-    _Base = QuerySet
 
-
-class WorkerQuerySet(_Base):
+class WorkerQuerySet(QuerySet["Worker"]):
     """What the rest of the package asks about workers."""
 
     def alive(self) -> WorkerQuerySet:

@@ -90,7 +90,7 @@ class ServiceThread:
 
     def _after(self, error: Exception, failures: int) -> float:
         """Log, drop a broken connection, and say how long to wait: growing, jittered, at most 5 s."""
-        pause = min(LONGEST_PAUSE, 0.05 * 2 ** min(failures, 10)) * random.uniform(0.5, 1)  # noqa: S311 -- no secret
+        pause: float = min(LONGEST_PAUSE, 0.05 * 2 ** min(failures, 10)) * random.uniform(0.5, 1)  # noqa: S311 -- no secret
         if dialect().is_disconnect(error):
             level = logging.WARNING if failures in (1, 10, 100) else logging.DEBUG
             logger.log(level, "%s: the database is away (%s); trying again in %.1f s", self.service.name, error, pause)

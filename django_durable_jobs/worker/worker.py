@@ -55,6 +55,7 @@ class Worker:
         self._stopping = False
         self._at_once = False
         self._bell = Bell()
+        self._queues: dict[str, int] = {}
         self.drained = False
         """Whether the worker ended by itself, since nothing was left (``drain``) or ``max_jobs`` were done."""
 
@@ -106,7 +107,7 @@ class Worker:
 
     # Putting together ---------------------------------------------------------------------------------------
 
-    def _compose(
+    def _compose(  # noqa: C901 -- the list of what a worker is made of
         self, worker_id: int, leases: Leases, dispatcher: Dispatcher
     ) -> tuple[list[ServiceThread], Quarantine | None]:
         options = self._options
@@ -128,7 +129,9 @@ class Worker:
             )
             chores[1:1] = [rescuer, quarantine]
         if options.queues is None:
-            dispatcher.serve(get_settings().default_queue, options.concurrency)
+            # All that are known before the first look: a drained worker would end when the first queues are empty.
+            for queue in self._queues or [get_settings().default_queue]:
+                dispatcher.serve(queue, options.concurrency)
             watch = QueueWatch(options, dispatcher.serve)
             chores.insert(0, watch)
         rota = Rota("chores", chores, clock=self._clock)
@@ -163,12 +166,12 @@ class Worker:
         began, pause, tried_for = self._clock.monotonic(), 0.1, timedelta(0)
         while not self._stopping:
             try:
-                queues = options.queues or dict.fromkeys(queue_names(), options.concurrency)
+                self._queues = options.queues or dict.fromkeys(queue_names(), options.concurrency)
                 return register(
                     options.name,
                     host=socket.gethostname(),
                     pid=os.getpid(),
-                    queues=queues,
+                    queues=self._queues,
                     lease=options.lease,
                     tried_for=tried_for,
                 )

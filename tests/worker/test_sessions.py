@@ -72,7 +72,7 @@ def atomic_never_left_and_closed() -> None:
 
 
 def closed_beneath_django() -> None:
-    connection.ensure_connection()
+    Queue.objects.count()
     connection.connection.close()
 
 
