@@ -36,7 +36,7 @@ def make_worker(*, lease: timedelta = LEASE, **columns: Any) -> Worker:
         "seen_at": DatabaseNow(),
         **columns,
     }
-    return _fresh(Worker, Worker.objects.create(**given).pk)
+    return _fresh(Worker, Worker.objects.create(**given).pk)  # type: ignore[no-any-return]
 
 
 def make_job(status: Status | str = Status.PENDING, **columns: Any) -> Job:
@@ -55,7 +55,7 @@ def make_job(status: Status | str = Status.PENDING, **columns: Any) -> Job:
     }
     if status is Status.RUNNING and not {"worker", "worker_id"} & set(columns):
         given["worker"] = make_worker()
-    return _fresh(Job, Job.objects.create(**{**given, **columns, "status": status.value}).pk)
+    return _fresh(Job, Job.objects.create(**{**given, **columns, "status": status.value}).pk)  # type: ignore[no-any-return]
 
 
 def make_abandoned_job(*, worker: Worker | None = None, ago: timedelta = timedelta(seconds=5), **columns: Any) -> Job:
@@ -78,7 +78,7 @@ def make_checkpoint(job: Job, key: str = "1", **columns: Any) -> Checkpoint:
 def make_attempt(job: Job, number: int = 1, **columns: Any) -> Attempt:
     """Store an unsuccessful attempt of a job."""
     given = {"end": "failed", "error": "ValueError: no", "started_at": DatabaseNow(), "finished_at": DatabaseNow()}
-    return _fresh(Attempt, Attempt.objects.create(job=job, number=number, **{**given, **columns}).pk)
+    return _fresh(Attempt, Attempt.objects.create(job=job, number=number, **{**given, **columns}).pk)  # type: ignore[no-any-return]
 
 
 def claim_of(
@@ -108,7 +108,7 @@ def checkpoint_of(
 
 def present(job: Job | Claimed | UUID) -> Job:
     """Read a job as it is now."""
-    return _fresh(Job, job if isinstance(job, UUID) else job.id)
+    return _fresh(Job, job if isinstance(job, UUID) else job.id)  # type: ignore[no-any-return]
 
 
 def _fresh(model: Any, key: Any) -> Any:

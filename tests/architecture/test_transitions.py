@@ -37,7 +37,7 @@ def columns_for(verb: str) -> dict[str, Any]:
 
 
 def row_of(job: Job) -> dict[str, Any]:
-    return Job.objects.values().get(id=job.id)
+    return Job.objects.values().get(id=job.id)  # type: ignore[return-value]
 
 
 @every_cell
@@ -98,7 +98,7 @@ def held(job: Job) -> Claimed:
 BY_OPERATION: dict[str, Callable[[Job], object]] = {
     "claim": lambda _job: claim(claim_of(make_worker(), 10)),
     "promote": lambda _job: promote(),
-    **{verb: lambda job, outcome=outcome: finish([Ending(held(job), outcome)]) for verb, outcome in OUTCOMES.items()},
+    **{verb: lambda job, outcome=outcome: finish([Ending(held(job), outcome)]) for verb, outcome in OUTCOMES.items()},  # type: ignore[misc]
     "complete and claim": lambda job: finish([Ending(held(job), Completed("1"))], claim_of(make_worker(), 10)),
 }
 

@@ -52,7 +52,7 @@ def listener(dialect: Dialect) -> Iterator[Heard]:
         pytest.skip("this database has no notifications (has_notifications)")
     own = connections.create_connection("default")
     try:
-        yield Heard(dialect.listen(1, own))  # type: ignore[attr-defined]
+        yield Heard(dialect.listen(1, own))
     finally:
         own.close()
 

@@ -129,7 +129,7 @@ def test_x8_a_completion_that_comes_while_the_rescuer_holds_the_job_is_refused()
 
     def complete() -> None:
         assert rescuing.wait(10)
-        results.append(finish([Ending(job, Completed("1"))])[0])
+        results.append(finish([Ending(job, Completed("1"))])[0])  # type: ignore[arg-type]
 
     together(rescue_slowly, complete)
     assert sorted(map(len, results)) == [0, 1], "both or none of them had the job"

@@ -57,5 +57,5 @@ def test_a_job_that_does_not_exist_is_said_so(wrong: object) -> None:
 def test_a_job_is_named_by_model_id_or_text() -> None:
     for form in (lambda job: job, lambda job: job.id, lambda job: str(job.id), lambda job: job.id.hex):
         job = make_job("failed")
-        retry(form(job))  # type: ignore[no-untyped-call]
+        retry(form(job))
         assert present(job).status == "pending"

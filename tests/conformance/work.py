@@ -83,7 +83,7 @@ _COUNTERS: Final = {"sqlite": _sqlite, "postgresql": _postgresql, "mysql": _mysq
 
 def _single(sql: str, *params: object) -> Any:
     with connection.cursor() as cursor:
-        cursor.execute(sql, params)
+        cursor.execute(sql, params)  # type: ignore[arg-type]
         (value,) = cursor.fetchone()
     return value
 

@@ -241,7 +241,7 @@ def test_n8_a_queue_that_is_no_name_is_refused(value: str) -> None:
 
 @pytest.mark.parametrize(("given", "near"), [("retry", "retries"), ("que", "queue"), ("run_att", "run_at")])
 def test_n9_an_unknown_option_of_using_is_refused_with_the_nearest(given: str, near: str) -> None:
-    refused(lambda: noop.using(**{given: 1}), given, near, error=DefinitionError)
+    refused(lambda: noop.using(**{given: 1}), given, near, error=DefinitionError)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("target", [len, os.system, "os.system", "no.such.job", "", 5, None, "tests.jobs.ad", ["x"]])

@@ -142,7 +142,7 @@ def test_n7_a_back_off_is_a_rule(option: str, value: Any) -> None:
 
 def test_n7_a_rule_that_would_overflow_is_capped() -> None:
     job = durable_job(backoff=Backoff.exponential(base=timedelta(hours=1), cap=timedelta(hours=2)))(plain)
-    assert job.options.backoff.delay(10**6) <= timedelta(hours=2)
+    assert job.options.backoff.delay(10**6) <= timedelta(hours=2)  # type: ignore[union-attr]
 
 
 BAD_QUEUES: list[Any] = ["", "x" * 101, "two words", "a\0b", "a/b", "..", "ü", "-a", "a\n", " a", 5, None, b"a", ["a"]]
@@ -175,18 +175,18 @@ def test_a_registered_name_has_a_pattern_too(value: Any) -> None:
 )
 def test_n9_for_an_unknown_option_the_nearest_is_suggested(given: str, near: str) -> None:
     with pytest.raises(DefinitionError, match=f"no option '{given}'. Did you mean '{near}'"):
-        durable_job(**{given: 1})(plain)
+        durable_job(**{given: 1})(plain)  # type: ignore[call-overload]
 
 
 def test_n9_for_a_far_off_option_all_are_shown() -> None:
     with pytest.raises(DefinitionError, match=r"no option 'zzz'. Known: backoff, call_backoff, .*retries"):
-        durable_job(zzz=1)(plain)  # type: ignore[call-arg]
+        durable_job(zzz=1)(plain)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("option", ["run_at", "id"])
 def test_an_option_of_one_enqueue_is_refused_for_all(option: str) -> None:
     with pytest.raises(DefinitionError, match=rf"belongs to one enqueue: plain\.using\({option}="):
-        durable_job(**{option: None})(plain)
+        durable_job(**{option: None})(plain)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("value", [101, -101, 3.1, "highest", "HIGH", True, None, [1]])
