@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from .. import registry
 from ..definitions import define
-from .job import DurableJob
+from .job import AsyncDurableJob, DurableJob, wrapped
 from .options import JobOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class Decorator(Protocol):
+    """What ``@durable_job(...)`` with options gives."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncDurableJob[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> DurableJob[P, R]: ...
+
+
+@overload
+def durable_job(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncDurableJob[P, R]: ...
 @overload
 def durable_job(function: Callable[P, R], /) -> DurableJob[P, R]: ...
 @overload
-def durable_job(
-    *, name: str | None = None, **options: Unpack[JobOptions]
-) -> Callable[[Callable[P, R]], DurableJob[P, R]]: ...
+def durable_job(*, name: str | None = None, **options: Unpack[JobOptions]) -> Decorator: ...
 def durable_job(function: Callable[..., Any] | None = None, /, *, name: str | None = None, **options: Any) -> Any:
     """Make a function at module level a durable job: ``@durable_job`` or ``@durable_job(queue="mail", retries=5)``.
 
@@ -38,4 +47,4 @@ def _register(function: Callable[..., Any], name: str | None, options: dict[str,
         function = function.definition.function
     definition = define(function, name=name, options=options)
     registry.register(definition)
-    return DurableJob(definition)
+    return wrapped(definition)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from asgiref.sync import sync_to_async
 
 from .. import registry
-from ..definitions import Definition
+from ..definitions import Definition, Options
 from ..errors import ArgumentError
 from ..operations.enqueue import Request
 from ..operations.enqueue import enqueue as store
@@ -64,7 +64,7 @@ class DurableJob(Generic[P, R]):
 
         Raises ``OptionError`` for a value out of range and ``DefinitionError`` for an unknown option.
         """
-        return DurableJob(self.definition, self.options.changed(options))
+        return type(self)(self.definition, self.options.changed(options))
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Invocation[R]:
         """Return the job with these arguments, for ``enqueue_many``."""
@@ -92,6 +92,20 @@ class DurableJob(Generic[P, R]):
         return enqueue_many(_invocation(self, item, index) for index, item in enumerate(arguments))
 
 
+class AsyncDurableJob(DurableJob[P, R]):
+    """The same for an ``async def`` function: called plainly it gives a coroutine."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+        """Call the function here and now; await what it gives."""
+        return cast("Coroutine[Any, Any, R]", self.definition.function(*args, **kwargs))
+
+
+def wrapped(definition: Definition, options: Options | None = None) -> DurableJob[..., Any]:
+    """Return a definition in the class that fits its function."""
+    kind = AsyncDurableJob if definition.is_async else DurableJob
+    return kind(definition, options)
+
+
 def _invocation(job: DurableJob[P, R], item: object, index: int) -> Invocation[R]:
     if isinstance(item, Invocation):
         return item
@@ -115,7 +129,7 @@ def _checked(item: object, index: int) -> Invocation[Any]:
 
 def get_job(name: str) -> DurableJob[..., Any]:
     """Return the durable job registered under ``name``, or raise ``UnknownDefinition``."""
-    return DurableJob(registry.get(name))
+    return wrapped(registry.get(name))
 
 
 def enqueue(job: DurableJob[P, R] | str, /, *args: Any, **kwargs: Any) -> JobHandle[Any]:

@@ -113,7 +113,7 @@ class Call:
             refusal = f"{type(error).__name__}: {safe_str(error, 500)}"
             raise SerializationError(f"The database refused the result of {self.name}: {refusal}") from error
 
-    def fail(self, error: Exception, task: asyncio.Task[Any] | None = None) -> Exception:
+    def fail(self, error: BaseException, task: asyncio.Task[Any] | None = None) -> Exception:
         """Note the last error of the call and return it in the form in which a replay would raise it."""
         history = self.frame.job.history
         text = encode_error(error, limit=get_settings().result_limit)
@@ -232,6 +232,11 @@ async def run_async(one: Call) -> Any:
             text = one.encode(await _body_async(one, helpers))
         except MISUSE:
             raise
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task is one.frame.task:
+                raise
+            # Out of a task of its own it would end the event loop, and every async job with it.
+            raise one.fail(error, task) from error
         except Exception as error:
             failures += 1
             delay = one.retry_delay(error, failures)

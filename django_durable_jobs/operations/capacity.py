@@ -9,7 +9,7 @@ from django.db import connections
 from ..dialects.limits import pool_limit, server_limit
 from .database import alias
 
-OWN_CONNECTIONS: Final = 4
+OWN_CONNECTIONS: Final = 5
 """Connections of a worker process beside those of its threads: claims, heartbeat, chores, listening."""
 
 

@@ -104,13 +104,15 @@ class Loop:
         self._ended = ended
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def pump(self, lane: Lane) -> None:
         """Begin every job of the lane that has a slot; from any thread."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="durable-jobs-loop", daemon=True).start()
+            self._thread = threading.Thread(target=self._serve, name="durable-jobs-loop", daemon=True)
+            self._thread.start()
         self._loop.call_soon_threadsafe(self._pump, lane)
 
     def cancel_all(self) -> None:
@@ -120,8 +122,17 @@ class Loop:
 
     def close(self) -> None:
         """End the loop's thread."""
-        if self._loop is not None:
+        if self._loop is not None and self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
+            # User code that blocks the loop must not keep a stopped worker alive.
+            self._thread.join(1.0)
+
+    def _serve(self) -> None:
+        assert self._loop is not None  # noqa: S101 -- pump() made it
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
 
     def _pump(self, lane: Lane) -> None:
         assert self._loop is not None  # noqa: S101 -- pump() made it

@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 from django.test import override_settings
 
-from django_durable_jobs import acall, call, durable_job
+from django_durable_jobs import JobHandle, acall, call, durable_job
 from django_durable_jobs.conf import get_settings
 from django_durable_jobs.models import Attempt, Job
 from django_durable_jobs.outcomes import BackedOff, Completed, Failed
@@ -94,21 +94,29 @@ def test_x44_the_same_on_the_event_loop(runner: Runner) -> None:
 
 def test_x44_a_worker_goes_on_after_all_of_them(transactional_db: None) -> None:
     names = [name for name in ENDINGS if name != "StopIteration"]
-    bad = []
+    bad: list[JobHandle[Any]] = []
     for name in names:
         SCRIPTS[name] = ENDINGS[name][0]
         bad.append(scripted.using(retries=0).enqueue(name))
     SCRIPTS["exit in async"] = _exit_in_async
-    bad.append(async_scripted.using(retries=0).enqueue("exit in async"))
-    good = [*(add.enqueue(n, 1) for n in range(20)), *(async_add.enqueue(n, 1) for n in range(20))]
+    SCRIPTS["exit in a task"] = _exit_in_a_task
+    bad += [async_scripted.using(retries=0).enqueue(name) for name in ("exit in async", "exit in a task")]
+    good: list[JobHandle[int]] = [
+        *(add.enqueue(n, 1) for n in range(20)),
+        *(async_add.enqueue(n, 1) for n in range(20)),
+    ]
     Worker(WorkerOptions(name="goes-on", queues={"default": 3}, drain=True)).run()
     assert {job.status for job in bad} == {"failed"}
-    assert [job.result() for job in good] == [*range(1, 21), *range(1, 21)]  # type: ignore[attr-defined]
-    assert {row(job).attempt for job in good} == {1}  # type: ignore[arg-type]
+    assert [job.result() for job in good] == [*range(1, 21), *range(1, 21)]
+    assert {row(job).attempt for job in good} == {1}
 
 
 async def _exit_in_async() -> None:
     sys.exit(3)
+
+
+async def _exit_in_a_task() -> None:
+    await asyncio.gather(acall.using(retries=0)(_exit_in_async), acall(async_add, 1, 2))
 
 
 # X45: errors that cannot be shown -----------------------------------------------------------------------------------

@@ -1,0 +1,104 @@
+"""The rules of the house that no other tool checks: names, sizes, and where what may stand."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import django_durable_jobs
+
+PACKAGE = Path(django_durable_jobs.__file__).parent
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts)
+LONGEST = 320
+"""Lines of a file of ours; about 300, with room for a docstring."""
+
+PUBLIC = [
+    "ArgumentError",
+    "Backoff",
+    "CallError",
+    "DurableJob",
+    "DurableJobsError",
+    "JobContext",
+    "JobFailed",
+    "JobHandle",
+    "JobNotFound",
+    "LeaseLost",
+    "NoRetry",
+    "NonDeterminism",
+    "OptionError",
+    "RetryAfter",
+    "SerializationError",
+    "Snooze",
+    "Status",
+    "TransitionRefused",
+    "UnknownDefinition",
+    "acall",
+    "aenqueue",
+    "call",
+    "current_job",
+    "durable_job",
+    "enqueue",
+    "enqueue_many",
+    "get_job",
+    "retry",
+]
+
+
+def relative(path: Path) -> str:
+    """Name a file as in the docs."""
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def lines_with(pattern: str, *, allowed: set[str]) -> list[str]:
+    """Return each place outside of the allowed files whose code matches."""
+    return [
+        f"{relative(path)}:{number}: {line.strip()}"
+        for path in SOURCES
+        if not any(relative(path).startswith(prefix) for prefix in allowed)
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(pattern, line.partition("  #")[0])
+    ]
+
+
+def test_the_public_names_are_these() -> None:
+    """Adding or losing one is a decision, not an accident."""
+    assert sorted(django_durable_jobs.__all__) == sorted(PUBLIC)
+    assert all(getattr(django_durable_jobs, name) is not None for name in PUBLIC)
+    with pytest.raises(AttributeError):
+        _ = django_durable_jobs.no_such_name
+
+
+def test_the_package_imports_before_models_may_load() -> None:
+    """Django imports the app's package long before its models."""
+    code = "import django_durable_jobs, sys; assert 'django_durable_jobs.models' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_file_is_one_room(path: Path) -> None:
+    """A file that outgrows itself becomes a folder."""
+    assert len(path.read_text().splitlines()) <= LONGEST
+
+
+def test_raw_sql_stands_in_dialects_only() -> None:
+    """One place knows each database's words."""
+    assert lines_with(r"\.cursor\(\)|\bRawSQL\b|\.raw\(", allowed={"dialects/", "checks.py"}) == []
+
+
+def test_only_the_clock_asks_the_host_for_time() -> None:
+    """Stored times are the database's; waits are the clock's."""
+    asks = r"\btime\.(time|monotonic|sleep|perf_counter)\(|datetime\.(now|utcnow)\(|timezone\.now\("
+    # The portable dialect's pause between two tries of a transaction is a length, not an instant.
+    assert lines_with(asks, allowed={"clock.py", "dialects/base.py"}) == []
+
+
+def test_a_status_is_written_by_one_function() -> None:
+    """``transition.py``, and the statements that dialects render from the same table."""
+    assert (
+        lines_with(r"\.update\([^)]*status\s*=|\.status\s*=[^=]", allowed={"dialects/", "operations/transition.py"})
+        == []
+    )

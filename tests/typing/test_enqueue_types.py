@@ -1,0 +1,54 @@
+"""What a type checker must know of the public API. Read by mypy, never run: unused ignores are errors there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_type
+
+from django_durable_jobs import JobHandle, acall, call, durable_job
+from django_durable_jobs.durable.job import Invocation
+
+if TYPE_CHECKING:
+
+    @durable_job
+    def add(a: int, b: int = 0) -> int:
+        """Return a sum."""
+        return a + b
+
+    @durable_job(queue="mail", priority="high", retries=5)
+    def name_of(n: int) -> str:
+        """Return a text."""
+        return str(n)
+
+    @durable_job
+    async def fetch(url: str) -> bytes:
+        """Return bytes."""
+        return url.encode()
+
+    @durable_job(retires=5)  # type: ignore[call-overload, untyped-decorator]
+    def misspelt(n: int) -> None:
+        """Have an option that does not exist."""
+
+    assert_type(add(1, b=2), int)
+    assert_type(add.enqueue(1), JobHandle[int])
+    assert_type(add.enqueue(1).result(), int)
+    assert_type(name_of.using(queue="other", delay=3).enqueue(n=1), JobHandle[str])
+    assert_type(add.enqueue_many([add.s(1), (2,), {"a": 3}]), list[JobHandle[int]])
+    assert_type(name_of.s(1), Invocation[str])
+    assert_type(fetch.enqueue("x"), JobHandle[bytes])
+
+    add.enqueue("1")  # type: ignore[arg-type]
+    add.enqueue()  # type: ignore[call-arg]
+    add.enqueue(1, c=2)  # type: ignore[call-arg]
+    add.s(None)  # type: ignore[arg-type]
+    add.using(que="other")  # type: ignore[call-arg]
+
+    assert_type(call(add, 1, b=2), int)
+    assert_type(call(len, "abc"), int)
+    call(add, "1")  # type: ignore[call-overload]
+
+    async def workflow() -> None:
+        """Use the awaited forms."""
+        assert_type(await acall(add, 1), int)
+        assert_type(await acall(fetch, "x"), bytes)
+        assert_type(await fetch("x"), bytes)
+        assert_type(await add.aenqueue(1), JobHandle[int])
