@@ -21,7 +21,7 @@ from ..errors import NonDeterminism, NoRetry, NotInJob, OpenTransaction, RetryAf
 from ..operations.connections import opened, transaction_open
 from ..rendering import safe_str
 from ..serialization import decode_error, encode_error
-from .context import Frame, frames
+from .context import Frame, JobContext, frames
 from .targets import resolve
 
 if TYPE_CHECKING:
@@ -214,15 +214,19 @@ def _body_in_thread(one: Call) -> Any:
         frames.reset(token)
 
 
+def _helpers_of(job: JobContext) -> Helpers:
+    if job.helpers is None:
+        raise NotInJob("acall() works in jobs that a worker runs.")
+    return job.helpers
+
+
 async def run_async(one: Call) -> Any:
     """Make a call in the task that awaits it."""
     stored = one.recorded()
     if stored is not None:
         return one.replay(stored)
     job, task = one.frame.job, asyncio.current_task()
-    helpers = job.helpers
-    if helpers is None:
-        raise NotInJob("acall() works in jobs that a worker runs.")
+    helpers = _helpers_of(job)
     if task is not one.frame.task:
         job.note_task(task)
     failures = 0
