@@ -66,7 +66,7 @@ def test_more_threads_than_the_pool_takes_are_a_warning(database_options: dict[s
     text = capacity.connection_shortage(10)
     assert text is not None
     assert f"the pool of database 'default' has {size}" in text
-    assert "14 connections" in text
+    assert "15 connections" in text
 
 
 @pytest.mark.django_db(transaction=True)
