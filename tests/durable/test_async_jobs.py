@@ -17,7 +17,7 @@ from django.db import connection, connections, transaction
 from django_durable_jobs import Backoff, LeaseLost, acall, call, current_job, durable_job
 from django_durable_jobs.errors import Interrupted
 from django_durable_jobs.models import Checkpoint, Queue
-from django_durable_jobs.outcomes import BackedOff, Completed, Failed, Lost, Released
+from django_durable_jobs.outcomes import BackedOff, Completed, Failed, Lost, Outcome, Released
 from tests.durable.running import COMMITS, NOW, Runner, row, stored
 from tests.jobs import add, async_add
 from tests.waiting import elsewhere, eventually
@@ -156,10 +156,15 @@ def test_calls_that_still_run_when_the_attempt_ends_are_stopped_with_it(runner: 
     async def script() -> None:
         await asyncio.gather(acall(endless), acall.using(retries=0)(slow, "a", 3))
 
+    async def run() -> tuple[Outcome, list[str]]:
+        return await runner.executor.run_async(claimed), list(ended)  # before the loop is closed
+
     FAIL.add("a")
     job = runner.enqueue(script)
-    assert isinstance(runner.attempt(), BackedOff)
-    assert ended == ["endless"]
+    claimed = runner.claim()
+    outcome, ended_with_it = elsewhere(lambda: asyncio.run(run()))
+    assert isinstance(outcome, BackedOff)
+    assert ended_with_it == ["endless"]
     assert stored(job) == []
 
 

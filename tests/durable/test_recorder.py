@@ -65,7 +65,7 @@ def while_one_is_written(
         *((lambda rows=rows: late(rows)) for rows in others),
         opener,
     ]
-    return together(*functions)[:-1]
+    return together(*functions, seconds=10)[:-1]
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_a_waiting_thread_that_is_struck_down_does_not_keep_the_turn(monkeypatch
     recorder = Recorder(gate)
     got = while_one_is_written(recorder, gate, [row(0)], [[row(1)]])
     assert [type(error) for error in got] == [type(None), Struck]
-    recorder.record([row(2)])  # would wait for ever if the turn had gone with the thread
+    together(lambda: recorder.record([row(2)]), seconds=5)  # would wait for ever if the turn had gone with the thread
     assert gate.batches == [["0"], ["2"]]
 
 

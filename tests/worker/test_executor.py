@@ -14,12 +14,13 @@ from django.test import override_settings
 from django_durable_jobs import JobHandle, acall, call, durable_job
 from django_durable_jobs.conf import get_settings
 from django_durable_jobs.models import Attempt, Job
-from django_durable_jobs.outcomes import BackedOff, Completed, Failed
+from django_durable_jobs.outcomes import BackedOff, Completed, Failed, Outcome
 from django_durable_jobs.rendering import safe_str
 from django_durable_jobs.worker.options import WorkerOptions
 from django_durable_jobs.worker.worker import Worker
 from tests.durable.running import COMMITS, SCRIPTS, Runner, async_scripted, row, scripted
 from tests.jobs import add, async_add
+from tests.waiting import elsewhere
 
 pytestmark = COMMITS
 
@@ -117,6 +118,19 @@ async def _exit_in_async() -> None:
 
 async def _exit_in_a_task() -> None:
     await asyncio.gather(acall.using(retries=0)(_exit_in_async), acall(async_add, 1, 2))
+
+
+def test_x44_an_exit_in_a_gathered_call_does_not_end_the_event_loop(runner: Runner) -> None:
+    runner.enqueue(_exit_in_a_task, retries=0)
+    claimed = runner.claim()
+
+    def run() -> Outcome | None:
+        try:
+            return asyncio.run(runner.executor.run_async(claimed))
+        except SystemExit:
+            return None
+
+    assert isinstance(elsewhere(run), Failed)
 
 
 # X45: errors that cannot be shown -----------------------------------------------------------------------------------
