@@ -93,9 +93,12 @@ class Worker:
         steady = SteadySave(self._options.lease, clock=self._clock)
         executor = Executor(leases, Recorder(steady), self._options.name, steady=steady)
         dispatcher = Dispatcher(self._options, worker_id, leases, executor, clock=self._clock)
+        # All that are known, before the first look: with ``drain`` a worker would end when the first queue is empty.
+        for queue, concurrency in self._queues.items():
+            dispatcher.serve(queue, concurrency)
         threads, quarantine = self._compose(worker_id, leases, dispatcher)
         connections.close_all()  # the main thread only waits
-        queues = ", ".join(dispatcher.queues) or "every queue"
+        queues = "every queue" if self._options.queues is None else ", ".join(dispatcher.queues)
         logger.info("Worker %s serves %s", self._options.name, queues, extra=self._fields())
         for thread in threads:
             thread.start()
@@ -129,9 +132,6 @@ class Worker:
             )
             chores[1:1] = [rescuer, quarantine]
         if options.queues is None:
-            # All that are known before the first look: a drained worker would end when the first queues are empty.
-            for queue in self._queues or [get_settings().default_queue]:
-                dispatcher.serve(queue, options.concurrency)
             watch = QueueWatch(options, dispatcher.serve)
             chores.insert(0, watch)
         rota = Rota("chores", chores, clock=self._clock)
@@ -166,7 +166,8 @@ class Worker:
         began, pause, tried_for = self._clock.monotonic(), 0.1, timedelta(0)
         while not self._stopping:
             try:
-                self._queues = options.queues or dict.fromkeys(queue_names(), options.concurrency)
+                names = [] if options.queues else queue_names() or [get_settings().default_queue]
+                self._queues = options.queues or dict.fromkeys(names, options.concurrency)
                 return register(
                     options.name,
                     host=socket.gethostname(),
