@@ -77,6 +77,13 @@ class Worker:
         """
         sessions.install()
         sessions.mark_thread_as_ours()
+        try:
+            self._run()
+        finally:
+            # The caller's thread goes on with its own connections where a worker ran inside another program.
+            sessions.mark_thread_as_ours(ours=False)
+
+    def _run(self) -> None:
         worker_id = self._register()
         if worker_id is None:
             return
@@ -110,7 +117,7 @@ class Worker:
 
     # Putting together ---------------------------------------------------------------------------------------
 
-    def _compose(  # noqa: C901 -- the list of what a worker is made of
+    def _compose(
         self, worker_id: int, leases: Leases, dispatcher: Dispatcher
     ) -> tuple[list[ServiceThread], Quarantine | None]:
         options = self._options
