@@ -119,10 +119,18 @@ class Dialect:
         if self.connection.in_atomic_block:
             with transaction.atomic(using=self.alias):
                 return work()
+
+        def in_transaction() -> Result:
+            with transaction.atomic(using=self.alias):
+                return work()
+
+        return self.again_after_conflict(in_transaction)
+
+    def again_after_conflict(self, work: Callable[[], Result]) -> Result:
+        """Run ``work``, which is one transaction of its own, again when it loses against another one."""
         for attempt in range(RETRIES_OF_A_CONFLICT + 1):
             try:
-                with transaction.atomic(using=self.alias):
-                    return work()
+                return work()
             except Exception as error:
                 if attempt == RETRIES_OF_A_CONFLICT or not self.is_conflict(error):
                     raise

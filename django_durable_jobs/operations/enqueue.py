@@ -102,7 +102,10 @@ def _store(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
     queues = {job.queue for job in jobs}
     _ensure_queues(queues, dialect)
     notify = _notifications(jobs, dialect) if settings.notify and dialect.has_notifications else []
-    dialect.insert_jobs(jobs, notify)
+    if dialect.connection.in_atomic_block:
+        dialect.insert_jobs(jobs, notify)
+    else:
+        dialect.again_after_conflict(lambda: dialect.insert_jobs(jobs, notify))
     fault("enqueued")
 
 

@@ -67,9 +67,9 @@ def _forget_inherited() -> None:
             connection.closed_in_transaction = connection.in_atomic_block
 
 
-def mark_thread_as_ours() -> None:
-    """Say that this thread runs the worker's own statements, not a project's code."""
-    _thread.ours = True
+def mark_thread_as_ours(*, ours: bool = True) -> None:
+    """Say that this thread runs the worker's own statements, not a project's code; or that it does so no more."""
+    _thread.ours = ours
 
 
 def _prepare(sender: object, connection: BaseDatabaseWrapper, **_kwargs: object) -> None:  # noqa: ARG001 -- a signal
