@@ -284,18 +284,18 @@ class Dialect:
         return self.in_own_transaction(lambda: self._save_checkpoints(rows))
 
     def _save_checkpoints(self, rows: Sequence[NewCheckpoint]) -> set[tuple[UUID, str]]:
-        tokens = {row.job_id: row.token for row in rows}
         held = (
             self.model("Job")
             .objects.using(self.alias)
             .running()
-            .filter(id__in=tokens)
+            .filter(id__in={row.job_id for row in rows})
             .order_by("id")
             .select_for_update()
             .values_list("id", "token")
         )
-        owned = {id_ for id_, token in held if tokens[id_] == token}
-        kept = [row for row in rows if row.job_id in owned]
+        # By job and token: a group may hold rows of a lost attempt beside those of the present one.
+        owned = set(held)
+        kept = [row for row in rows if (row.job_id, row.token) in owned]
         table = self.model("Checkpoint").objects.using(self.alias)
         try:
             with transaction.atomic(using=self.alias):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import UUID
 
 import msgspec
-from django.db import OperationalError
+from django.db import OperationalError, transaction
 
 from ..states import TRANSITIONS, Status
 from .base import Dialect
@@ -159,7 +160,9 @@ class SQLite(Dialect):
                 plain.append((*row, adapt(job.run_at)))
         columns = "id, definition, queue, rank, payload, max_attempts, options, status, run_at, created_at"
         head = f"INSERT INTO {self.table('Job')} ({columns}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, "
-        with self.connection.cursor() as cursor:
+        # executemany() is a statement per row: without a transaction around them, some would stay when one fails.
+        together = transaction.atomic(using=self.alias, savepoint=False) if len(jobs) > 1 else nullcontext()
+        with together, self.connection.cursor() as cursor:
             if plain:
                 cursor.executemany(f"{head}%s, {now})", plain)
             for seconds, rows in later.items():

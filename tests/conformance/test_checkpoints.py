@@ -110,6 +110,17 @@ def test_one_lost_lease_in_a_group_costs_the_others_nothing() -> None:
     assert [row.job_id for row in Checkpoint.objects.all()] == [first.id]
 
 
+@pytest.mark.parametrize("old_first", [True, False])
+def test_i8_of_two_attempts_of_one_job_in_a_group_only_the_present_one_stores(old_first: bool) -> None:
+    # A worker that lost a job and claimed it again may have the old code still running beside the new.
+    old = claim_one()
+    finish([Ending(old, Released())])
+    (new,) = claim(claim_of(make_worker()))
+    rows = [checkpoint_of(old, "1", result='"old"'), checkpoint_of(new, "2", result='"new"')]
+    assert save(rows if old_first else rows[::-1]) == {(new.id, "2")}
+    assert stored() == [("2", '"new"', None)]
+
+
 def test_inside_a_transaction_checkpoints_are_rolled_back_with_it() -> None:
     job = claim_one()
     with rolled_back():

@@ -7,11 +7,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from django_durable_jobs import ArgumentError, OptionError, SerializationError, enqueue_many
 from django_durable_jobs.ids import new_id
 from django_durable_jobs.models import Job
+from django_durable_jobs.operations import enqueue as enqueueing
 from django_durable_jobs.operations.claim import claim
 from tests.factories import claim_of, make_worker
 from tests.jobs import add, explode, noop
@@ -95,6 +96,17 @@ def test_many_jobs_are_part_of_the_callers_transaction() -> None:
     with rolled_back():
         add.enqueue_many([(n, n) for n in range(300)])
     assert not Job.objects.exists()
+
+
+def test_n32_an_error_of_the_database_leaves_none_of_many_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The last of them has the id of a job that is there: the statements before it have gone through.
+    known = noop.enqueue(1)
+    made = [new_id() for _n in range(1199)]
+    ids = iter([*made, known.id])
+    monkeypatch.setattr(enqueueing, "new_id", lambda: next(ids))
+    with pytest.raises(IntegrityError):
+        noop.enqueue_many([(n,) for n in range(1200)])
+    assert list(Job.objects.values_list("id", flat=True)) == [known.id]
 
 
 def test_jobs_stored_together_are_claimed_in_their_order() -> None:

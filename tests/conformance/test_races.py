@@ -16,13 +16,14 @@ from django_durable_jobs import faults
 from django_durable_jobs.dialects import dialect_of
 from django_durable_jobs.dialects.now import DatabaseNow
 from django_durable_jobs.dialects.rows import Claimed
-from django_durable_jobs.models import Job
+from django_durable_jobs.models import Checkpoint, Job
+from django_durable_jobs.operations.checkpoints import save
 from django_durable_jobs.operations.claim import claim
 from django_durable_jobs.operations.finish import Ending, finish
 from django_durable_jobs.operations.leases import Held, renew
 from django_durable_jobs.operations.rescue import Rescued, rescue
-from django_durable_jobs.outcomes import Completed
-from tests.factories import claim_of, claim_one, make_worker, present
+from django_durable_jobs.outcomes import Completed, Released
+from tests.factories import checkpoint_of, claim_of, claim_one, make_worker, present
 from tests.jobs import noop
 from tests.waiting import eventually, together
 
@@ -156,6 +157,29 @@ def test_x8_a_completion_that_is_not_committed_yet_is_not_rescued_over() -> None
     together(complete_slowly, rescue_meanwhile)
     assert rescued == [Rescued([], [])]
     assert (present(job).status, present(job).result) == ("completed", "1")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_i8_a_checkpoint_waits_for_those_who_are_about_to_take_its_job_back(count: int) -> None:
+    # A bare guarded INSERT would read the job as it was before, and store beside the next attempt.
+    jobs = [claim_one(make_worker()) for _n in range(count)]
+    given_back, tried = threading.Event(), threading.Event()
+    stored: list[object] = []
+
+    def give_back() -> None:
+        with transaction.atomic():
+            finish([Ending(job, Released()) for job in jobs])
+            given_back.set()
+            tried.wait(0.3)  # it must not come through; nothing tells that it waits
+
+    def save_late() -> None:
+        assert given_back.wait(10)
+        stored.append(save([checkpoint_of(job) for job in jobs]))
+        tried.set()
+
+    together(give_back, save_late)
+    assert stored == [set()]
+    assert not Checkpoint.objects.exists()
 
 
 def test_x9_a_lease_renewed_between_the_rescuers_read_and_its_write_stays() -> None:

@@ -82,8 +82,9 @@ def test_a_worker_that_comes_back_counts_its_company_anew() -> None:
 
 def test_i11_a_job_that_kills_its_worker_every_time_fails_after_its_attempts() -> None:
     job = make_job(max_attempts=3)
-    seen = []
+    seen: list[int] = []
     while present(job).status == Status.PENDING:
+        assert len(seen) < 3, "it has no attempt left and goes on"
         rescued = present(job).rescues > 0
         (claimed,) = claim(claim_of(lost_worker(), 1, lease=OVER, rescued=rescued))
         seen.append(claimed.attempt)

@@ -74,7 +74,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         (Size, Size.SMALL),
         (Level, Level.LOW),
         (Point, Point(1, 2.5, NOW, Color.BLUE)),
-        (Line, Line((Point(1), Point(2)), {"a", "$b"})),
+        (Line, Line((Point(1), Point(2)), {"$b"})),
         (Pair, Pair(1, Decimal("2.0"))),
         (list[Color], [Color.RED, Color.BLUE]),
         (dict[str, Point], {"$a": Point(1)}),
