@@ -69,7 +69,9 @@ class BoundedList(ChangeList):
         """Read the page, and let the admin add what it knows about all its rows with one query."""
         super().get_results(request)
         self.more_than_counted = self.paginator.counted > COUNTED
-        rows = list(self.result_list)
+        found = self.result_list
+        # What fits on one page comes without a limit, and with it the plan that would suit the whole table.
+        rows = list(found[: self.list_per_page] if isinstance(found, QuerySet) and not found.query.is_sliced else found)
         self.model_admin.prepare(rows)
         self.result_list = rows
 

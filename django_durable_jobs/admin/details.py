@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import Attempt, Checkpoint, Job
 from ..operations.database import alias
-from .showing import PAGE_LIMIT, ROW_LIMIT, Shown, cut, in_list, instant, shown
+from .showing import PAGE_LIMIT, ROW_LIMIT, Shown, cut, in_list, instant_in_list, shown
 
 ATTEMPTS: Final = 20
 CALLS: Final = 100
@@ -105,8 +105,8 @@ def _attempt(row: Attempt, *, values: bool) -> dict[str, Any]:
         "number": row.number,
         "end": row.get_end_display(),
         "worker": in_list(row.worker_name),
-        "started": instant(row.started_at),
-        "finished": instant(row.finished_at),
+        "started": instant_in_list(row.started_at),
+        "finished": instant_in_list(row.finished_at),
         "error": shown(row, "error") if values else None,
         "traceback": shown(row, "traceback") if values else None,
     }
@@ -119,7 +119,7 @@ def _call(row: Checkpoint, *, values: bool) -> dict[str, Any]:
         "key": in_list(row.key),
         "name": in_list(row.name),
         "kind": row.get_kind_display(),
-        "created": instant(row.created_at),
+        "created": instant_in_list(row.created_at),
         "result": shown(row, "result") if values else None,
         "error": shown(row, "error") if values else None,
     }

@@ -29,7 +29,7 @@ from .actions import DELETE, RETRY, as_action
 from .base import ViewOnly
 from .details import job_details, stored_text
 from .filters import CreatedFilter, DefinitionFilter, QueueFilter, StatusFilter
-from .showing import PAGE_LIMIT, badge, cut, in_list, instant
+from .showing import PAGE_LIMIT, badge, cut, in_list, instant, instant_in_list
 
 ID_PREFIX: Final = re.compile(r"[0-9a-f]{4,31}")
 SEARCH_LENGTH: Final = 200
@@ -48,9 +48,16 @@ class JobAdmin(ViewOnly):
     fieldsets = (
         (
             None,
-            {"fields": ("shown_id", "shown_definition", "shown_status", "shown_queue", "priority", "attempts_made")},
+            {
+                "fields": (
+                    "shown_id",
+                    "shown_definition",
+                    ("shown_status", "attempts_made"),
+                    ("shown_queue", "priority"),
+                )
+            },
         ),
-        (_("Times"), {"fields": ("created", "due", "started", "finished", "held_by", "lease")}),
+        (_("Times"), {"fields": (("created", "due"), ("started", "finished"), ("held_by", "lease"))}),
     )
 
     # Permissions ----------------------------------------------------------------------------------------------
@@ -75,8 +82,9 @@ class JobAdmin(ViewOnly):
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         """The error is a value of the job's code: it has its permission."""
-        columns = ("shown_id", "shown_definition", "shown_status", "shown_queue", "attempts_made", "created", "moment")
-        return (*columns, "error") if self.may_see_values(request) else columns
+        error = ("error",) if self.may_see_values(request) else ()
+        rest = ("shown_queue", "attempts_made", "created", "moment")
+        return ("shown_id", "shown_definition", "shown_status", *error, *rest)
 
     def get_search_results(
         self,
@@ -247,7 +255,7 @@ class JobAdmin(ViewOnly):
     @admin.display(description=_("created"))
     def created(self, job: Job) -> str:
         """Time of the enqueue."""
-        return instant(job.created_at)
+        return instant_in_list(job.created_at)
 
     @admin.display(description=_("not before"))
     def due(self, job: Job) -> str:
@@ -274,16 +282,16 @@ class JobAdmin(ViewOnly):
         """When it is taken from a silent worker."""
         return instant(job.lease_expires_at) or "–"
 
-    @admin.display(description=_("now"))
+    @admin.display(description=_("when"))
     def moment(self, job: Job) -> str:
         """The time that matters in this status."""
         status = Status(job.status)
         if status is Status.RUNNING:
             name = in_list(job.worker.name) if job.worker is not None else "?"
-            return f"on {name} since {instant(job.started_at)}"
+            return format_html("on {} since {}", name, instant_in_list(job.started_at))
         if status in FINAL:
-            return f"ended {instant(job.finished_at)}"
-        return f"due {instant(job.run_at)}" if status in DUE_LATER else ""
+            return format_html("ended {}", instant_in_list(job.finished_at))
+        return format_html("due {}", instant_in_list(job.run_at)) if status in DUE_LATER else ""
 
     @admin.display(description=_("error"))
     def error(self, job: Job) -> str:

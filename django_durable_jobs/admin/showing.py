@@ -13,7 +13,7 @@ from typing import Any, Final
 from django.db.models import QuerySet
 from django.db.models.functions import Left, Length
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
 from ..rendering import visible
 
@@ -23,6 +23,8 @@ ROW_LIMIT: Final = 1_000
 """The same for one row of a table."""
 LIST_LIMIT: Final = 80
 """The same in a list."""
+ONE_LINE: Final = 60
+"""JSON of so many characters is read at a glance; laid out, a table of calls would be all brackets."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def shown(row: Any, column: str) -> Shown | None:
 
 def _indented(text: str) -> str:
     """Lay out JSON for reading; what is none stays as it is."""
-    if text[:1] not in "{[":
+    if text[:1] not in "{[" or len(text) <= ONE_LINE:
         return text
     try:
         return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
@@ -70,6 +72,12 @@ def in_list(text: str | None) -> str:
 def instant(value: datetime | None) -> str:
     """Return a time to the second, in the reader's time zone; operators compare them with logs."""
     return "" if value is None else f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S}"
+
+
+def instant_in_list(value: datetime | None) -> str:
+    """Return the same in two words that do not break, so that a narrow column has two lines."""
+    words = ((word,) for word in instant(value).split())
+    return format_html_join(" ", '<span class="ddj-whole">{}</span>', words)
 
 
 def badge(word: str, label: str = "") -> str:

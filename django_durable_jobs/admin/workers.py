@@ -15,7 +15,7 @@ from ..models import Worker
 from ..operations.database import jobs
 from .base import ViewOnly
 from .filters import StateFilter
-from .showing import badge, in_list, instant
+from .showing import badge, in_list, instant, instant_in_list
 
 HELD_SHOWN: Final = 100
 
@@ -84,12 +84,12 @@ class WorkerAdmin(ViewOnly):
     @admin.display(description=_("started"))
     def started(self, worker: Worker) -> str:
         """Time of its start."""
-        return instant(worker.started_at)
+        return instant_in_list(worker.started_at)
 
     @admin.display(description=_("last heard of"))
     def seen(self, worker: Worker) -> str:
         """Time of its last heartbeat."""
-        return instant(worker.seen_at)
+        return instant_in_list(worker.seen_at)
 
     @admin.display(description=_("lost after"))
     def lease(self, worker: Worker) -> str:
