@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
+
+from django.db.models import Model
 
 from django_durable_jobs.dialects.now import DatabaseNow
 from django_durable_jobs.dialects.rows import Claim, Claimed, NewCheckpoint, Want
@@ -20,6 +22,8 @@ from django_durable_jobs.states import FINAL, Status
 
 LEASE: Final = timedelta(seconds=30)
 """The lease that rows and claims made here have, unless a test says otherwise."""
+
+Row = TypeVar("Row", bound=Model)
 
 _numbers = count(1)
 
@@ -36,7 +40,7 @@ def make_worker(*, lease: timedelta = LEASE, **columns: Any) -> Worker:
         "seen_at": DatabaseNow(),
         **columns,
     }
-    return _fresh(Worker, Worker.objects.create(**given).pk)  # type: ignore[no-any-return]
+    return _fresh(Worker, Worker.objects.create(**given).pk)
 
 
 def make_job(status: Status | str = Status.PENDING, **columns: Any) -> Job:
@@ -55,7 +59,7 @@ def make_job(status: Status | str = Status.PENDING, **columns: Any) -> Job:
     }
     if status is Status.RUNNING and not {"worker", "worker_id"} & set(columns):
         given["worker"] = make_worker()
-    return _fresh(Job, Job.objects.create(**{**given, **columns, "status": status.value}).pk)  # type: ignore[no-any-return]
+    return _fresh(Job, Job.objects.create(**{**given, **columns, "status": status.value}).pk)
 
 
 def make_abandoned_job(*, worker: Worker | None = None, ago: timedelta = timedelta(seconds=5), **columns: Any) -> Job:
@@ -78,7 +82,7 @@ def make_checkpoint(job: Job, key: str = "1", **columns: Any) -> Checkpoint:
 def make_attempt(job: Job, number: int = 1, **columns: Any) -> Attempt:
     """Store an unsuccessful attempt of a job."""
     given = {"end": "failed", "error": "ValueError: no", "started_at": DatabaseNow(), "finished_at": DatabaseNow()}
-    return _fresh(Attempt, Attempt.objects.create(job=job, number=number, **{**given, **columns}).pk)  # type: ignore[no-any-return]
+    return _fresh(Attempt, Attempt.objects.create(job=job, number=number, **{**given, **columns}).pk)
 
 
 def claim_of(
@@ -108,11 +112,11 @@ def checkpoint_of(
 
 def present(job: Job | Claimed | UUID) -> Job:
     """Read a job as it is now."""
-    return _fresh(Job, job if isinstance(job, UUID) else job.id)  # type: ignore[no-any-return]
+    return _fresh(Job, job if isinstance(job, UUID) else job.id)
 
 
-def _fresh(model: Any, key: Any) -> Any:
-    return model.objects.get(pk=key)
+def _fresh(model: type[Row], key: object) -> Row:
+    return model._default_manager.get(pk=key)
 
 
 def _of_status(status: Status) -> dict[str, Any]:

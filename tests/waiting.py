@@ -19,7 +19,7 @@ LOOK_AGAIN = 0.01
 """Seconds between two looks at a condition."""
 
 
-def eventually(condition: Callable[[], Result], *, seconds: float = 10, what: str = "") -> Result:
+def eventually(condition: Callable[[], Result | None], *, seconds: float = 10, what: str = "") -> Result:
     """Return the first true answer of ``condition``; `AssertionError` when there is none within ``seconds``."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):

@@ -102,7 +102,6 @@ class Running:
             return found
 
         found = eventually(look, seconds=LONGEST, what=pattern)
-        assert found
         return found[found.lastindex or 0]
 
     def processes(self) -> list[psutil.Process]:

@@ -37,7 +37,7 @@ def columns_for(verb: str) -> dict[str, Any]:
 
 
 def row_of(job: Job) -> dict[str, Any]:
-    return Job.objects.values().get(id=job.id)  # type: ignore[return-value]
+    return dict(Job.objects.values().get(id=job.id))
 
 
 @every_cell
@@ -95,10 +95,14 @@ def held(job: Job) -> Claimed:
     return Claimed(*(getattr(job, name) for name in Claimed._fields))
 
 
+def ending_in(outcome: Outcome) -> Callable[[Job], object]:
+    return lambda job: finish([Ending(held(job), outcome)])
+
+
 BY_OPERATION: dict[str, Callable[[Job], object]] = {
     "claim": lambda _job: claim(claim_of(make_worker(), 10)),
     "promote": lambda _job: promote(),
-    **{verb: lambda job, outcome=outcome: finish([Ending(held(job), outcome)]) for verb, outcome in OUTCOMES.items()},  # type: ignore[misc]
+    **{verb: ending_in(outcome) for verb, outcome in OUTCOMES.items()},
     "complete and claim": lambda job: finish([Ending(held(job), Completed("1"))], claim_of(make_worker(), 10)),
 }
 

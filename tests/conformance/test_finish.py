@@ -37,7 +37,7 @@ def end(job: Claimed, outcome: Outcome, *, worker: str = "") -> bool:
 
 def everything_of(job: Claimed) -> tuple[dict[str, Any], int]:
     """All columns of a job, and the number of its recorded attempts."""
-    return Job.objects.values().get(id=job.id), Attempt.objects.filter(job_id=job.id).count()  # type: ignore[return-value]
+    return dict(Job.objects.values().get(id=job.id)), Attempt.objects.filter(job_id=job.id).count()
 
 
 def test_a_completion_stores_result_and_time_and_ends_the_lease(dialect: Dialect) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_a_job_that_waits_for_no_time_stays_whatever_its_run_at_says(status: Sta
 
 
 def test_the_earliest_are_moved_first_when_one_round_cannot_take_all() -> None:
-    def stored(count: int, seconds: int) -> set[object]:
+    def stored(count: int, seconds: int) -> set[UUID]:
         due_at = DatabaseNow() - timedelta(seconds=seconds)
         jobs = [
             Job(definition="tests.jobs.noop", queue="default", status=Status.SCHEDULED.value, run_at=due_at)
@@ -56,7 +57,7 @@ def test_the_earliest_are_moved_first_when_one_round_cannot_take_all() -> None:
     assert promote() == BATCH
     assert set(Job.objects.pending().values_list("id", flat=True)) == earlier
     assert promote() == 3
-    assert not Job.objects.filter(id__in=later).exclude(status="pending").exists()  # type: ignore[misc]
+    assert not Job.objects.filter(id__in=later).exclude(status="pending").exists()
 
 
 def test_promoted_jobs_are_claimed_by_priority_not_by_the_time_they_were_due() -> None:

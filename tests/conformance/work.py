@@ -81,9 +81,9 @@ def _mysql() -> Iterator[Callable[[], int]]:
 _COUNTERS: Final = {"sqlite": _sqlite, "postgresql": _postgresql, "mysql": _mysql}
 
 
-def _single(sql: str, *params: object) -> Any:
+def _single(sql: str, *params: str) -> Any:
     with connection.cursor() as cursor:
-        cursor.execute(sql, params)  # type: ignore[arg-type]
+        cursor.execute(sql, params)
         (value,) = cursor.fetchone()
     return value
 

@@ -62,7 +62,7 @@ def save(held: list[Claimed]) -> object:
 
 def lock(job: Claimed) -> None:
     """Lock a job's row, until the end of the transaction."""
-    assert Job.objects.select_for_update().get(id=job.id)  # type: ignore[truthy-bool]
+    assert Job.objects.select_for_update().get(id=job.id).id == job.id
 
 
 def is_locked(job: Claimed) -> bool:

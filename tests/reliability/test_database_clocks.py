@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import cast
 
 import pytest
 from django.utils import timezone
@@ -45,7 +46,8 @@ def test_x10_hosts_ten_minutes_fast_and_slow_neither_claim_nor_rescue_early(work
     gate.touch()
     for handle in held:
         handle.result(10)
-    waited = [job.started_at - job.created_at for job in Job.objects.filter(id__in=[handle.id for handle in later])]  # type: ignore[operator]
+    delayed = Job.objects.filter(id__in=[handle.id for handle in later])
+    waited = [cast("datetime", job.started_at) - job.created_at for job in delayed]
     assert min(waited) >= DELAY - timedelta(milliseconds=2)
     assert max(waited) < DELAY + timedelta(seconds=5)
     assert set(Job.objects.values_list("status", "attempt", "rescues")) == {("completed", 1, 0)}

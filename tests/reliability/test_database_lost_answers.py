@@ -9,6 +9,7 @@ import logging
 import random
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import DatabaseError
@@ -208,8 +209,8 @@ def test_a_worker_whose_registration_was_not_answered_starts(
 
 
 def test_a_live_worker_of_the_same_name_still_refuses_another_that_had_to_try_twice() -> None:
-    row = {"host": "here", "queues": {"default": 1}, "lease": timedelta(seconds=30)}
-    workers.register("mail", pid=1, **row)  # type: ignore[arg-type]
+    row: dict[str, Any] = {"host": "here", "queues": {"default": 1}, "lease": timedelta(seconds=30)}
+    workers.register("mail", pid=1, **row)
     for pid, host in ((2, "here"), (1, "there")):
         with pytest.raises(WorkerNameTaken):
-            workers.register("mail", pid=pid, **{**row, "host": host}, tried_for=timedelta(seconds=60))  # type: ignore[arg-type]
+            workers.register("mail", pid=pid, **{**row, "host": host}, tried_for=timedelta(seconds=60))

@@ -69,7 +69,7 @@ def test_a_worker_whose_row_was_deleted_is_seen_again_with_the_next_heartbeat(wo
     before = Worker.objects.get()
     Worker.objects.all().delete()
     after = eventually(lambda: Worker.objects.alive().first())
-    assert (after.id, after.name, after.pid, after.queues) == (before.id, "sleeper", worker.pid, {"default": 4})  # type: ignore[union-attr]
+    assert (after.id, after.name, after.pid, after.queues) == (before.id, "sleeper", worker.pid, {"default": 4})
     gate.touch()
     assert handle.result(10) == "x"
     assert present(handle.id).status == Status.COMPLETED
