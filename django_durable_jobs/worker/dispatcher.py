@@ -218,8 +218,6 @@ class Dispatcher:
         if claim is None:
             return
         self._claimed += len(claimed)
-        if self._options.max_jobs is not None and self._claimed >= self._options.max_jobs:
-            self._accepting = False
         if claimed:
             self._look_pause = FIRST_LOOK
         elif self._options.drain and self.idle and not self._anything_left():
@@ -230,6 +228,10 @@ class Dispatcher:
             self._look_pause = min(self._look_pause * 2, slowest.total_seconds())
         else:
             self._look_at = 0.0
+
+    def _has_enough(self) -> bool:
+        """Answer whether ``max_jobs`` are claimed; those that are held still run."""
+        return self._options.max_jobs is not None and self._claimed >= self._options.max_jobs
 
     def _anything_left(self) -> bool:
         here = jobs().on_queues(self._lanes)
@@ -261,17 +263,20 @@ class Dispatcher:
             if lane.waiting and (not self._accepting or lane.delivered_at < too_late):
                 if self._accepting:
                     lane.slow_down(HELD_TOO_LONG)
-                self._unwritten += [Ending(job, Released(), self._options.name) for job in lane.give_back()]
+                back = lane.give_back()
+                self._claimed -= len(back)
+                self._unwritten += [Ending(job, Released(), self._options.name) for job in back]
 
     def _pause(self) -> float:
         if self._ended or self._unwritten:
             return 0.0
-        if not self._accepting:
-            if self.idle:
-                self.drained.set()
-            return 1.0
+        over = not self._accepting or self._has_enough()
+        if over and self.idle:
+            self.drained.set()
         if any(lane.waiting for lane in self._lanes.values()):
             return TICK
+        if over:
+            return 1.0
         if any(lane.room() > 0 for lane in self._lanes.values()):
             return max(0.0, self._look_at - self._clock.monotonic())
         return 1.0

@@ -51,7 +51,8 @@ def test_every_column_is_the_same_whether_jobs_are_stored_singly_or_together(cou
 
 
 def test_jobs_of_several_definitions_and_ways_to_give_arguments() -> None:
-    first, second, third = enqueue_many([add.s(1, b=2), noop.s(n=1), add.using(queue="mail").s(3, 4)])  # type: ignore[arg-type, var-annotated]
+    mixed: list[Invocation[Any]] = [add.s(1, b=2), noop.s(n=1), add.using(queue="mail").s(3, 4)]
+    first, second, third = enqueue_many(mixed)
     assert [handle.definition for handle in (first, second, third)] == ["tests.jobs.add", "tests.jobs.noop", add.name]
     assert third.job().queue == "mail"
     (by_name,) = add.enqueue_many([{"a": 1, "b": 2}])
@@ -150,15 +151,17 @@ def test_n29_one_call_cannot_use_an_id_twice() -> None:
 def test_n29_an_id_of_another_job_refuses_all_jobs_of_the_call() -> None:
     job_id = new_id()
     add.using(id=job_id).enqueue(1, 2)
+    mixed: list[Invocation[Any]] = [noop.s(1), add.using(id=job_id).s(1, 3), noop.s(2)]
     with pytest.raises(OptionError, match="another job"):
-        enqueue_many([noop.s(1), add.using(id=job_id).s(1, 3), noop.s(2)])  # type: ignore[arg-type]
+        enqueue_many(mixed)
     assert Job.objects.count() == 1
 
 
 def test_jobs_with_and_without_ids_are_stored_together() -> None:
     job_id = new_id()
     add.using(id=job_id).enqueue(1, 2)
-    first, known, last = enqueue_many([noop.s(1), add.using(id=job_id).s(1, 2), noop.s(2)])  # type: ignore[arg-type, var-annotated]
+    mixed: list[Invocation[Any]] = [noop.s(1), add.using(id=job_id).s(1, 2), noop.s(2)]
+    first, known, last = enqueue_many(mixed)
     assert known.id == job_id
     assert len({first.id, job_id, last.id}) == 3
     assert Job.objects.count() == 3

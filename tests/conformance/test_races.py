@@ -122,7 +122,8 @@ def test_x8_what_the_rescuer_read_is_compared_again_when_it_writes() -> None:
 
 def test_x8_a_completion_that_comes_while_the_rescuer_holds_the_job_is_refused() -> None:
     job = claim_one(make_worker(lease=OVER), lease=OVER)
-    rescuing, results = threading.Event(), []
+    rescuing = threading.Event()
+    results: list[Collection[UUID]] = []
 
     def rescue_slowly() -> None:
         with at_fault("before-rescue", rescuing.set):
@@ -130,7 +131,7 @@ def test_x8_a_completion_that_comes_while_the_rescuer_holds_the_job_is_refused()
 
     def complete() -> None:
         assert rescuing.wait(10)
-        results.append(finish([Ending(job, Completed("1"))])[0])  # type: ignore[arg-type]
+        results.append(finish([Ending(job, Completed("1"))])[0])
 
     together(rescue_slowly, complete)
     assert sorted(map(len, results)) == [0, 1], "both or none of them had the job"

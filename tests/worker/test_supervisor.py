@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 
 import psutil
 
@@ -137,7 +138,7 @@ def test_each_child_ends_after_its_number_of_jobs_and_is_not_started_again(worke
     supervisor = workers.start("--processes", "2", "--queue", "default=2", "--max-jobs", "3", ready=False)
     assert supervisor.ended(30) == 0
     jobs = [present(handle.id) for handle in handles]
-    assert {(job.status, job.attempt) for job in jobs} == {("completed", 1), ("pending", 0)}
+    assert Counter((job.status, job.attempt) for job in jobs) == {("completed", 1): 6, ("pending", 0): 4}
     assert sum(job.token for job in jobs) == 6, "claimed, and not one more"
 
 
