@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import datetime, timedelta
-from typing import cast
+from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
 from django_durable_jobs.backoff import Backoff
 from django_durable_jobs.models import Attempt, Job
-from tests.factories import present
+from tests.factories import make_abandoned_job, present
 from tests.reliability import wrong_clock
 from tests.reliability.database_jobs import GATES, RAN, call_flaky, count, refuse
 from tests.reliability.harness import Workers
@@ -23,7 +22,9 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.django_db(transaction=True)
 
 TEN_MINUTES = 600
-DELAY = timedelta(seconds=1.5)
+DELAYS = [timedelta(seconds=0.5) * number for number in range(1, 6)]
+LEASE = {"LEASE": 1.5}
+"""Shorter than the longest delay: while jobs are held and wait, each worker looks for lost and for due ones."""
 
 
 def test_x10_hosts_ten_minutes_fast_and_slow_neither_claim_nor_rescue_early(workers: Workers) -> None:
@@ -33,6 +34,7 @@ def test_x10_hosts_ten_minutes_fast_and_slow_neither_claim_nor_rescue_early(work
         workers.start(
             *("--queue", "default=2", "--queue", f"{name}=1"),
             name=name,
+            settings=LEASE,
             environment={**module, "DURABLE_JOBS_TEST_CLOCK": str(shift)},
         )
         for name, shift in (("fast", TEN_MINUTES), ("slow", -TEN_MINUTES))
@@ -40,17 +42,22 @@ def test_x10_hosts_ten_minutes_fast_and_slow_neither_claim_nor_rescue_early(work
     gate = workers.gate()
     held = [hold.using(queue=name).enqueue(workers.ledger, name, str(gate)) for name in ("fast", "slow")]
     workers.noted("begin", 2)
-    later = [remember.using(delay=DELAY).enqueue(workers.ledger, f"later {number}") for number in range(6)]
-    for handle in later:
+    lost = make_abandoned_job(queue="served by nobody")  # so that a round of rescue looks at every lease
+    eventually(lambda: present(lost).status == "pending")
+    later = [(delay, remember.using(delay=delay).enqueue(workers.ledger, f"later {delay}")) for delay in DELAYS]
+    for delay, handle in later:
         handle.result(15)
+        job = present(handle.id)
+        assert job.started_at is not None
+        waited = job.started_at - job.created_at
+        assert delay - timedelta(milliseconds=2) <= waited < delay + timedelta(seconds=5)
+    still = Job.objects.filter(id__in=[one.id for one in held])
+    assert set(still.values_list("status", "rescues")) == {("running", 0)}
     gate.touch()
-    for handle in held:
-        handle.result(10)
-    delayed = Job.objects.filter(id__in=[handle.id for handle in later])
-    waited = [cast("datetime", job.started_at) - job.created_at for job in delayed]
-    assert min(waited) >= DELAY - timedelta(milliseconds=2)
-    assert max(waited) < DELAY + timedelta(seconds=5)
-    assert set(Job.objects.values_list("status", "attempt", "rescues")) == {("completed", 1, 0)}
+    for one in held:
+        one.result(10)
+    others = Job.objects.exclude(id=lost.id)
+    assert set(others.values_list("status", "attempt", "rescues")) == {("completed", 1, 0)}
     assert len(workers.lines("begin")) == 2
     assert [one.process.poll() for one in both] == [None, None]
 
