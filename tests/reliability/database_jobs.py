@@ -6,8 +6,11 @@ import threading
 from collections import Counter
 from typing import Final
 
-from django_durable_jobs import call, durable_job
+from django.db import connection
+
+from django_durable_jobs import acall, call, durable_job
 from django_durable_jobs.backoff import Backoff
+from django_durable_jobs.models import Job
 from tests.reliability.outages import session
 
 RAN: Final[Counter[str]] = Counter()
@@ -86,6 +89,30 @@ def succeed_third(name: str) -> str:
     if RAN[f"{name}.call"] < 3:
         raise ValueError("not yet")
     return f"{name} after 2"
+
+
+@durable_job
+def call_and_query(calls: int) -> int:
+    """Make calls and ask the database in each."""
+    return sum(call(one_row) for _ in range(calls))
+
+
+@durable_job
+async def call_and_query_async(calls: int) -> int:
+    """Do the same on the event loop."""
+    return sum([await acall(one_row_async) for _ in range(calls)])
+
+
+def one_row() -> int:
+    """Ask the database for a one."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        return int(cursor.fetchone()[0])
+
+
+async def one_row_async() -> int:
+    """Ask as Django's own async methods do."""
+    return 1 if await Job.objects.aexists() else 0
 
 
 GATES: Final[dict[str, threading.Event]] = {}
