@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 
 CONFLICTS: Final = frozenset({1205, 1213, 1020})
 """Lock wait timeout, deadlock, and MariaDB's "record has changed since last read"."""
-AWAY: Final = frozenset({1053, 1290, 1792, 1836, 1927, 2002, 2003, 2006, 2013, 2055, 4031})
-"""Server shutting down, read-only, killed connection, and the client's ways to say that nobody answers."""
+AWAY: Final = frozenset(
+    {1021, 1040, 1047, 1053, 1203, 1290, 1317, 1792, 1836, 1927, 1969, 2002, 2003, 2006, 2013, 2055, 3024, 4031}
+)
+"""Disk full, too many connections, a cluster's node that is not ready, server shutting down, read-only, killed
+statement or connection, time limit of statements, and the client's ways to say that nobody answers."""
 
 IN_TRANSACTION: Final = 1
 AUTOCOMMIT: Final = 2

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 
 from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.models import Attempt, Checkpoint, Job
@@ -139,6 +139,18 @@ def test_x13_connections_ended_under_load_lose_no_job_and_end_no_worker() -> Non
 def unfinished() -> int:
     """How many jobs have not ended."""
     return Job.objects.exclude(status__in=["completed", "failed"]).count()
+
+
+TOO_LONG = {
+    "postgresql": "SET LOCAL statement_timeout = 10; SELECT pg_sleep(5)",
+    "mysql": "SET STATEMENT max_statement_time = 0.01 FOR SELECT sleep(5) FROM information_schema.tables",
+}
+
+
+def test_x16_a_statement_ended_by_the_servers_time_limit_is_one_to_send_again(dialect: Dialect) -> None:
+    with pytest.raises(DatabaseError) as raised, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(TOO_LONG[connection.vendor])
+    assert dialect.is_disconnect(raised.value)
 
 
 def test_a_stopped_worker_leaves_no_connection_behind() -> None:
