@@ -97,6 +97,7 @@ class Dispatcher:
 
     def ended(self, job: Claimed, outcome: Outcome) -> None:
         """Take an outcome; from any thread."""
+        self._leases.code_is_over(job)
         self._ended.append((job, outcome))
         self.wake()
 

@@ -20,6 +20,7 @@ class Lease:
     since: float
     context: JobContext | None = None
     lost: bool = False
+    over: bool = False
 
 
 class Leases:
@@ -51,6 +52,12 @@ class Leases:
         # Looked at again: who marks it as lost either sees the context, or is seen here.
         return not lease.lost
 
+    def code_is_over(self, job: Claimed) -> None:
+        """Note that the job's code has ended, however; its ending is stored later."""
+        lease = self._held.get(job.id)
+        if lease is not None and lease.job.token == job.token:
+            lease.over = True
+
     def end(self, jobs: list[Claimed]) -> None:
         """Forget jobs whose ending is stored, or refused."""
         with self._guard:
@@ -65,9 +72,9 @@ class Leases:
             return [Held(lease.job.id, lease.job.token) for lease in self._held.values() if not lease.lost]
 
     def jobs(self) -> list[Claimed]:
-        """Return all held jobs."""
+        """Return the held jobs whose code is not over."""
         with self._guard:
-            return [lease.job for lease in self._held.values()]
+            return [lease.job for lease in self._held.values() if not lease.over]
 
     def older_than(self, seconds: float) -> list[Held]:
         """Return the leases that were not renewed for this long; short jobs never get here."""
@@ -95,7 +102,8 @@ class Leases:
                 if lease is None or lease.job.token != held.token:
                     continue
                 lease.lost = lease.lost or lost
-                count += 1
+                # Over already: its ending may be stored, and only the answer is still on its way.
+                count += not lease.over
                 if lease.context is not None:
                     lease.context.interrupt(why)
         return count

@@ -10,6 +10,7 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from django_durable_jobs import ArgumentError, OptionError, SerializationError, enqueue_many
+from django_durable_jobs.durable.job import Invocation
 from django_durable_jobs.ids import new_id
 from django_durable_jobs.models import Job
 from django_durable_jobs.operations import enqueue as enqueueing

@@ -34,6 +34,10 @@ SETTINGS: Final[dict[str, Any]] = {
     "IDLE_POLL_INTERVAL": 0.5,
     "GRACE": 2.0,
 }
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # The tests were started by nohup. A signal that is ignored stays so in children, one that is handled does not.
+    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+
 START: Final = 20.0
 """Seconds that a worker may take to begin, on a loaded machine."""
 
