@@ -108,10 +108,12 @@ class ViewOnly(_ModelAdmin):
         """Use the bounded list."""
         return BoundedList
 
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> dict[str, Any]:
         """Offer our own actions only: those of the site, deletion among them, load and change rows directly."""
+        # Django before 6.1 knows one place of actions, the list, and asks without naming it.
+        place = {} if action_location is None else {"action_location": action_location}
         own = {getattr(action, "__name__", action) for action in self.actions}
-        return {name: action for name, action in super().get_actions(request).items() if name in own}
+        return {name: action for name, action in super().get_actions(request, **place).items() if name in own}
 
     def has_add_permission(self, request: HttpRequest, *_args: Any) -> bool:  # noqa: ARG002 -- Django's interface
         """Rows are added by operations."""
