@@ -29,8 +29,9 @@ COPIED: Final = ("django_durable_jobs", "tests", "pyproject.toml")
 """What a test needs of the tree."""
 MOST_SECONDS: Final = 120
 """How long the one test of a guard may take before it is ended."""
-BY_ASSERTION: Final = re.compile(r"assert |AssertionError|Failed: (?!Timeout)")
-"""How pytest reports a failed assertion, or an expected exception that was not raised."""
+BY_ASSERTION: Final = re.compile(r"assert |AssertionError|Failed: (?!Timeout)|TimeoutError: Job .* no result within")
+"""How pytest reports a failed assertion, an expected exception that was not raised, or a job whose result the test
+waited for in vain."""
 NOTICED: Final = "noticed"
 NOT_RUN: Final = "not run"
 
@@ -149,8 +150,15 @@ class Trial:
                 process = subprocess.Popen(
                     command,
                     cwd=tree,
-                    # The copy comes before a package that is installed in place.
-                    env={**os.environ, URL_VARIABLE: url, "PYTHONPATH": str(tree)},
+                    env={
+                        **os.environ,
+                        URL_VARIABLE: url,
+                        # The copy comes before a package that is installed in place.
+                        "PYTHONPATH": str(tree),
+                        # Compiled files are written even if the machine is set not to: the first run leaves them in
+                        # the snapshot for all copies. Compiling again would double the time of a trial.
+                        "PYTHONDONTWRITEBYTECODE": "",
+                    },
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=subprocess.STDOUT,
