@@ -21,6 +21,9 @@ from tests.waiting import eventually, together
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+PATIENT = {"postgresql": "SET deadlock_timeout = '20s'"}
+"""Leaves it to the other session to find the deadlock: on PostgreSQL who looks first is the one that is ended."""
+
 SHORT_LOCK_WAIT = {"postgresql": "SET lock_timeout = 100", "mysql": "SET innodb_lock_wait_timeout = 1"}
 
 Store = Callable[[list[Claimed]], object]
@@ -82,8 +85,11 @@ def test_x27_a_deadlock_is_resolved_without_a_word_to_the_job(store: Store, conf
         return store([first, second])
 
     def theirs() -> None:
+        if connection.vendor in PATIENT:
+            with connection.cursor() as cursor:
+                cursor.execute(PATIENT[connection.vendor])
         with transaction.atomic():
-            # The server ends the transaction that has changed less, or waited longer: ours.
+            # MariaDB ends the transaction that has changed less: ours.
             Job.objects.filter(id__in=[job.id for job in ballast]).update(last_error="changed")
             lock(second)
             has_second.set()
