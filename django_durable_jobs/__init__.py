@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .backoff import Backoff
     from .durable.call import acall, call
-    from .durable.context import JobContext, current_job
+    from .durable.context import JobContext
     from .durable.decorator import durable_job
+    from .durable.frames import current_job
     from .durable.handle import JobHandle
     from .durable.job import DurableJob, aenqueue, enqueue, enqueue_many, get_job
+    from .durable.timers import asleep, asleep_until, sleep, sleep_until
     from .errors import (
         ArgumentError,
         CallError,
         DurableJobsError,
+        JobCancelled,
         JobFailed,
         JobNotFound,
         LeaseLost,
@@ -28,9 +31,11 @@ if TYPE_CHECKING:
         RetryAfter,
         SerializationError,
         Snooze,
+        TimedOut,
         TransitionRefused,
         UnknownDefinition,
     )
+    from .operations.cancel import cancel
     from .operations.retry import retry
     from .states import Status
 
@@ -39,14 +44,17 @@ __version__ = "0.1.0"
 _HOMES = {
     "backoff": ("Backoff",),
     "durable.call": ("acall", "call"),
-    "durable.context": ("JobContext", "current_job"),
+    "durable.context": ("JobContext",),
+    "durable.frames": ("current_job",),
     "durable.decorator": ("durable_job",),
     "durable.handle": ("JobHandle",),
     "durable.job": ("DurableJob", "aenqueue", "enqueue", "enqueue_many", "get_job"),
+    "durable.timers": ("asleep", "asleep_until", "sleep", "sleep_until"),
     "errors": (
         "ArgumentError",
         "CallError",
         "DurableJobsError",
+        "JobCancelled",
         "JobFailed",
         "JobNotFound",
         "LeaseLost",
@@ -56,9 +64,11 @@ _HOMES = {
         "RetryAfter",
         "SerializationError",
         "Snooze",
+        "TimedOut",
         "TransitionRefused",
         "UnknownDefinition",
     ),
+    "operations.cancel": ("cancel",),
     "operations.retry": ("retry",),
     "states": ("Status",),
 }
@@ -70,6 +80,7 @@ __all__ = [
     "CallError",
     "DurableJob",
     "DurableJobsError",
+    "JobCancelled",
     "JobContext",
     "JobFailed",
     "JobHandle",
@@ -82,17 +93,23 @@ __all__ = [
     "SerializationError",
     "Snooze",
     "Status",
+    "TimedOut",
     "TransitionRefused",
     "UnknownDefinition",
     "acall",
     "aenqueue",
+    "asleep",
+    "asleep_until",
     "call",
+    "cancel",
     "current_job",
     "durable_job",
     "enqueue",
     "enqueue_many",
     "get_job",
     "retry",
+    "sleep",
+    "sleep_until",
 ]
 
 

@@ -42,6 +42,7 @@ class Options:
     delay: timedelta | None = None
     run_at: datetime | None = None
     id: UUID | None = None
+    timeout: timedelta | None = None
 
     def changed(self, given: Mapping[str, object]) -> Options:
         """Return a copy with the given options, each checked: ``OptionError`` names value and range."""
@@ -106,19 +107,30 @@ def _check_delay(value: object) -> timedelta | None:
     return None if value is None else _as_delay(value, "delay")  # type: ignore[arg-type]
 
 
-def _check_run_at(value: object) -> datetime | None:
+def check_timeout(value: object, what: str = "timeout") -> timedelta | None:
+    """Return a length of time of more than zero, at most ten years, or raise ``OptionError``; ``None`` is no limit."""
+    if value is None:
+        return None
+    length = _as_delay(value, what)  # type: ignore[arg-type]
+    if not length:
+        raise OptionError(f"{what} must be longer than 0 seconds.")
+    return length
+
+
+def check_run_at(value: object, what: str = "run_at") -> datetime | None:
+    """Return an instant in UTC between 1970 and 9000, or raise ``OptionError``; ``None`` stays ``None``."""
     if value is None:
         return None
     if not isinstance(value, datetime):
-        raise OptionError(f"run_at must be a datetime, not {type(value).__name__}.")
+        raise OptionError(f"{what} must be a datetime, not {type(value).__name__}.")
     if value.tzinfo is None or value.utcoffset() is None:
-        raise OptionError(f"run_at must have a time zone, {value.isoformat()} has none: use django.utils.timezone.")
+        raise OptionError(f"{what} must have a time zone, {value.isoformat()} has none: use django.utils.timezone.")
     try:
         instant = value.astimezone(UTC)
     except OverflowError:
         instant = None
     if instant is None or not EARLIEST <= instant <= LATEST:
-        raise OptionError(f"run_at must lie between 1970 and 9000, not {value.isoformat()}.")
+        raise OptionError(f"{what} must lie between 1970 and 9000, not {value.isoformat()}.")
     return instant
 
 
@@ -136,8 +148,9 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "call_retries": _check_count("call_retries"),
     "call_backoff": _check_backoff,
     "delay": _check_delay,
-    "run_at": _check_run_at,
+    "run_at": check_run_at,
     "id": _check_id,
+    "timeout": check_timeout,
 }
 assert set(_RULES) == {entry.name for entry in fields(Options)}  # noqa: S101 -- a slip of ours, seen at import
 

@@ -15,6 +15,8 @@
     ├── NonDeterminism (RuntimeError)      replay met another call than the recorded one
     ├── WorkerNameTaken                    a live worker has this id
     ├── JobFailed                          ``result()`` of a job that did not complete
+    │   └── ChildFailed                    children of a ``gather()`` ended without a result
+    ├── TimedOut (TimeoutError)            an attempt, a call or a wait took longer than it may
     └── CallError                          a stored error whose class this process does not know
 
     Control flow, raised by a job's own code:
@@ -22,7 +24,9 @@
 
     Raised *into* a job's code; a ``BaseException`` so that ``except Exception`` lets it pass:
     Interrupted
+    ├── JobCancelled
     └── LeaseLost
+    Parking                                (the job's code ends here; the job waits)
 
 The docstring of a class is its default message. A message says what was given, what is allowed and what to
 do next.
@@ -31,7 +35,7 @@ do next.
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 
 class DurableJobsError(Exception):
@@ -93,6 +97,14 @@ class JobFailed(DurableJobsError):
     """The job ended without a result."""
 
 
+class ChildFailed(JobFailed):
+    """Children of the job ended without a result."""
+
+
+class TimedOut(DurableJobsError, TimeoutError):
+    """This took longer than it may."""
+
+
 class CallError(DurableJobsError):
     """A recorded error whose class is not known to this process."""
 
@@ -145,5 +157,23 @@ class Interrupted(BaseException):
     """The worker asks this job's code to stop; the job goes on elsewhere or later."""
 
 
+class JobCancelled(Interrupted):
+    """An order came to cancel this job; it ends where its code notices."""
+
+
 class LeaseLost(Interrupted):
     """Another worker may hold this job now: nothing that this attempt writes counts any more."""
+
+
+class Parking(BaseException):
+    """The job waits for something outside, without holding a slot: its code ends here and runs again later.
+
+    ``finally`` blocks on the way out do run. Code that swallows this exception cannot go on: the next durable
+    call raises it again.
+    """
+
+    def __init__(self, waiting_for: str, until: datetime | None = None) -> None:
+        """Take what is waited for, in the words of ``operations/wake.py``, and when a clock ends the wait."""
+        super().__init__(waiting_for)
+        self.waiting_for = waiting_for
+        self.until = until

@@ -7,7 +7,11 @@ the only one that writes them. What is stored for each stands in ``operations/fi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Final
+
+CHILDREN: Final = "children"
+"""How the name of a wait for child jobs begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,35 @@ class Snoozed:
 
 
 @dataclass(frozen=True, slots=True)
+class Parked:
+    """The job waits without a slot for something outside; the attempt is given back.
+
+    ``waits`` says for what (in the words of ``operations/wake.py``): whichever comes first. ``until`` is when a
+    clock ends the wait.
+    """
+
+    waits: tuple[str, ...]
+    until: datetime | None
+
+    @property
+    def for_children(self) -> bool:
+        """Whether the end of a child may end the wait."""
+        return any(wait.startswith(CHILDREN) for wait in self.waits)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The job was asked to stop for good, and has."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The job stored its own ending, together with its writes; nothing is left to write."""
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """The worker stops or hands the job back: it goes to its queue with its attempt."""
 
@@ -58,4 +91,4 @@ class Lost:
     """The lease is gone: nothing may be written."""
 
 
-Outcome = Completed | Failed | BackedOff | Snoozed | Released | Lost
+Outcome = Completed | Failed | BackedOff | Snoozed | Parked | Cancelled | Stored | Released | Lost

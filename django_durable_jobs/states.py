@@ -38,6 +38,15 @@ FINAL: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Sta
 DUE_LATER: Final = frozenset({Status.SCHEDULED, Status.RETRYING})
 """Statuses that a clock ends: ``run_at`` says when. The promoter makes them pending."""
 
+CLOCKED: Final = DUE_LATER | {Status.WAITING}
+"""The same and those that a clock may end: a waiting job has a ``run_at`` if it waits for a time, or not for ever."""
+
+OPEN: Final = frozenset(Status) - FINAL
+"""Statuses of a job whose life goes on."""
+
+UNSUCCESSFUL: Final = FINAL - {Status.COMPLETED}
+"""Statuses of a job that ended without a result."""
+
 
 @unique
 class Actor(Enum):
@@ -71,11 +80,11 @@ class Transition:
         return self.target in FINAL
 
 
-def _row(verb: str, sources: set[Status], target: Status, actor: Actor) -> tuple[str, Transition]:
+def _row(verb: str, sources: set[Status] | frozenset[Status], target: Status, actor: Actor) -> tuple[str, Transition]:
     return verb, Transition(verb, frozenset(sources), target, actor)
 
 
-_RUNNING = {Status.RUNNING}
+_RUNNING = frozenset({Status.RUNNING})
 
 TRANSITIONS: Final[dict[str, Transition]] = dict(
     [
@@ -87,7 +96,12 @@ TRANSITIONS: Final[dict[str, Transition]] = dict(
         _row("release", _RUNNING, Status.PENDING, Actor.OWNER),
         _row("rescue", _RUNNING, Status.PENDING, Actor.SYSTEM),
         _row("give_up", _RUNNING, Status.FAILED, Actor.SYSTEM),
-        _row("promote", {Status.SCHEDULED, Status.RETRYING}, Status.PENDING, Actor.SYSTEM),
+        _row("promote", set(CLOCKED), Status.PENDING, Actor.SYSTEM),
+        _row("park", _RUNNING, Status.WAITING, Actor.OWNER),
+        _row("wake", {Status.WAITING}, Status.PENDING, Actor.SYSTEM),
+        _row("stop", _RUNNING, Status.CANCELLED, Actor.OWNER),
+        _row("cancel", set(OPEN - _RUNNING), Status.CANCELLED, Actor.OPERATOR),
+        _row("recall", set(OPEN - {Status.RUNNING, Status.PENDING}), Status.PENDING, Actor.OPERATOR),
         _row(
             "retry",
             {Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.RETRYING},
@@ -97,7 +111,8 @@ TRANSITIONS: Final[dict[str, Transition]] = dict(
     ]
 )
 """Every verb of the system. ``rescue`` and ``give_up`` act on a lease that is over: the first returns the
-job to its queue, the second ends a job whose attempts are used up."""
+job to its queue, the second ends a job whose attempts are used up. ``stop`` is how the holder obeys an order to
+cancel; ``recall`` brings a job whose compensations must run first to a worker."""
 
 
 def may_move(verb: str, status: Status | str) -> bool:

@@ -2,7 +2,7 @@
 
 Names in a record may come from rows that somebody else wrote, and messages from anywhere: what is unprintable
 (line breaks, terminal escapes, direction marks) is escaped here, so that one record stays one line. What the fields
-are is decided by ``durable.context.log_fields``.
+are is decided by ``durable.frames.log_fields``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIELD_LIMIT: Final = 200
 """Characters of one field."""
 LINE_LIMIT: Final = 10_000
 """Characters of one line without its fields."""
-CONTEXT: Final = f"{__package__.rpartition('.')[0]}.durable.context"
+CONTEXT: Final = f"{__package__.rpartition('.')[0]}.durable.frames"
 PLAIN: Final = re.compile(r"[\w.:@/+-]+")
 
 

@@ -7,135 +7,29 @@ that writes.
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.apps import apps
-from django.db import IntegrityError, InterfaceError, NotSupportedError, OperationalError, connections, transaction
+from django.db import IntegrityError, NotSupportedError, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Greatest
 
 from ..states import TRANSITIONS, Status
 from .now import DatabaseNow
-from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, NewJob
+from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, NewJob, Saved
+from .session import Session
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from django.db.backends.base.base import BaseDatabaseWrapper
-    from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 Result = TypeVar("Result")
 
-RETRIES_OF_A_CONFLICT = 8
-"""How often a statement that lost against another one is repeated before its error is let out."""
 
-
-class Dialect:
-    """What the package needs from a database. Flags are questions; the default is the modest answer."""
-
-    has_notifications: ClassVar[bool] = False
-    """Can one connection wake another (LISTEN/NOTIFY)?"""
-    has_parallel_writers: ClassVar[bool] = True
-    """Can two connections write at once?"""
-    has_skip_locked: ClassVar[bool] = True
-    """Does a claim pass over rows that another claim has locked?"""
-    exact_collation: ClassVar[str | None] = None
-    """Which collation makes a text equal to itself only, where that is not the default?"""
-
-    def __init__(self, alias: str) -> None:
-        """Serve the connection of this alias, each thread its own."""
-        self.alias = alias
-        self.clock_offset = timedelta(0)
-        """Moves the database's time; for tests only."""
-
-    @property
-    def has_partial_indexes(self) -> bool:
-        """Whether an index can hold the rows of some statuses only."""
-        return self.connection.features.supports_partial_indexes
-
-    @property
-    def connection(self) -> BaseDatabaseWrapper:
-        """The calling thread's connection."""
-        return connections[self.alias]
-
-    def model(self, name: str) -> Any:
-        """Return one of our models; models stand a floor above, so they are looked up, not imported."""
-        return apps.get_model("django_durable_jobs", name)
-
-    def table(self, name: str) -> str:
-        """Return the quoted table name of one of our models."""
-        return self.connection.ops.quote_name(self.model(name)._meta.db_table)
-
-    # Time ---------------------------------------------------------------------------------------------------
-
-    def now_sql(self) -> str:
-        """Return SQL for the present instant by the database's clock, moved by ``clock_offset``."""
-        return f"CURRENT_TIMESTAMP{self._offset_sql()}"
-
-    def _offset_sql(self) -> str:
-        seconds = self.clock_offset.total_seconds()
-        return f" + INTERVAL '{seconds}' SECOND" if seconds else ""
-
-    def tune_tables(self, schema_editor: BaseDatabaseSchemaEditor, *, back: bool) -> None:
-        """Set storage parameters of our tables, or take them back; called by a migration."""
-
-    # Connections --------------------------------------------------------------------------------------------
-
-    def prepare_worker_connection(self, connection: BaseDatabaseWrapper) -> None:
-        """Set what a worker's connection needs beyond the project's own options; called when it opens."""
-
-    def has_open_transaction(self, connection: BaseDatabaseWrapper) -> bool:
-        """Answer whether a transaction is open that Django does not know of."""
-        return False
-
-    def reset_session(self, connection: BaseDatabaseWrapper) -> None:
-        """Undo what a job's code may have left in its thread's session, after the transaction is closed."""
-
-    def database_problems(self) -> list[tuple[str, str, str]]:
-        """Return (check id, message, hint) for what this database or its settings cannot give us."""
-        return []
-
-    def database_warnings(self) -> list[tuple[str, str, str]]:
-        """Return the same for what works, but not well."""
-        return []
-
-    def is_conflict(self, error: Exception) -> bool:
-        """Answer whether ``error`` says that another transaction was in the way, so that repeating helps."""
-        return False
-
-    def is_disconnect(self, error: Exception) -> bool:
-        """Answer whether ``error`` says that the database is away or read-only for now."""
-        return isinstance(error, (InterfaceError, OperationalError))
-
-    def in_own_transaction(self, work: Callable[[], Result]) -> Result:
-        """Run ``work`` in one transaction, again when it loses against another one (deadlock, lock wait).
-
-        Inside a caller's transaction it runs once: repeating would repeat only half of it.
-        """
-        if self.connection.in_atomic_block:
-            with transaction.atomic(using=self.alias):
-                return work()
-
-        def in_transaction() -> Result:
-            with transaction.atomic(using=self.alias):
-                return work()
-
-        return self.again_after_conflict(in_transaction)
-
-    def again_after_conflict(self, work: Callable[[], Result]) -> Result:
-        """Run ``work``, which is one transaction of its own, again when it loses against another one."""
-        for attempt in range(RETRIES_OF_A_CONFLICT + 1):
-            try:
-                return work()
-            except Exception as error:
-                if attempt == RETRIES_OF_A_CONFLICT or not self.is_conflict(error):
-                    raise
-            time.sleep(random.uniform(0, 0.002 * 2**attempt))  # noqa: S311 -- spreads contenders, no secret
-        raise AssertionError("unreachable")
+class Dialect(Session):
+    """What the package needs from a database: every hot statement, portably."""
 
     # Enqueue ------------------------------------------------------------------------------------------------
 
@@ -158,6 +52,7 @@ class Dialect:
                     created_at=DatabaseNow(),
                     status=self.first_status(job).value,
                     run_at=DatabaseNow() + job.delay if job.delay is not None else job.run_at,
+                    **(job.more or {}),
                 )
                 for job in jobs
             ],
@@ -248,14 +143,6 @@ class Dialect:
 
     # Leases -------------------------------------------------------------------------------------------------
 
-    def now(self) -> datetime:
-        """Return the present instant by the database's clock, aware, in UTC."""
-        with self.connection.cursor() as cursor:
-            cursor.execute(f"SELECT {self.now_sql()}", [])
-            (value,) = cursor.fetchone()
-        found = datetime.fromisoformat(value) if isinstance(value, str) else value
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-
     def renew(self, worker_id: int, leases: Sequence[Held], length: timedelta) -> set[Held]:
         """Extend these leases; return those that are still held."""
 
@@ -275,15 +162,15 @@ class Dialect:
 
     # Checkpoints --------------------------------------------------------------------------------------------
 
-    def save_checkpoints(self, rows: Sequence[NewCheckpoint]) -> set[tuple[UUID, str]]:
-        """Store checkpoints of several jobs in one commit; return the (job, key) that are stored.
+    def save_checkpoints(self, rows: Sequence[NewCheckpoint]) -> Saved:
+        """Store checkpoints of several jobs in one commit; say which are stored, and which jobs are to be cancelled.
 
         The rows of the jobs are locked under their tokens first: a bare guarded INSERT would let a worker
         that lost its lease slip a row in beside the next attempt.
         """
         return self.in_own_transaction(lambda: self._save_checkpoints(rows))
 
-    def _save_checkpoints(self, rows: Sequence[NewCheckpoint]) -> set[tuple[UUID, str]]:
+    def _save_checkpoints(self, rows: Sequence[NewCheckpoint]) -> Saved:
         held = (
             self.model("Job")
             .objects.using(self.alias)
@@ -291,10 +178,10 @@ class Dialect:
             .filter(id__in={row.job_id for row in rows})
             .order_by("id")
             .select_for_update()
-            .values_list("id", "token")
+            .values_list("id", "token", "cancel_requested_at")
         )
         # By job and token: a group may hold rows of a lost attempt beside those of the present one.
-        owned = set(held)
+        owned = {(job_id, token): asked is not None for job_id, token, asked in held}
         kept = [row for row in rows if (row.job_id, row.token) in owned]
         table = self.model("Checkpoint").objects.using(self.alias)
         try:
@@ -304,7 +191,8 @@ class Dialect:
             # A key is there already: an earlier try of ours whose answer was lost. What is stored stays.
             for row in kept:
                 self._save_or_recognise(row)
-        return {(row.job_id, row.key) for row in kept}
+        cancelled = {row.job_id for row in kept if owned[row.job_id, row.token]}
+        return Saved({(row.job_id, row.key) for row in kept}, cancelled)
 
     def _save_or_recognise(self, row: NewCheckpoint) -> None:
         values = _without_token(row)

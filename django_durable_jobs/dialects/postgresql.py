@@ -10,7 +10,7 @@ from django.db import IntegrityError
 
 from ..states import TRANSITIONS, Status
 from .postgresql_session import PostgreSQLSession
-from .rows import Claim, Claimed, Completion, Held, NewCheckpoint
+from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, Saved
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -113,7 +113,7 @@ class PostgreSQL(PostgreSQLSession):
             cursor.execute(sql, ([held.id for held in leases], [held.token for held in leases], worker_id, length))
             return {Held(*row) for row in cursor.fetchall()}
 
-    def save_checkpoints(self, rows: Sequence[NewCheckpoint]) -> set[tuple[UUID, str]]:
+    def save_checkpoints(self, rows: Sequence[NewCheckpoint]) -> Saved:
         """Lock the jobs by their tokens and insert, in one statement and one commit."""
         if self.connection.in_atomic_block:
             return super().save_checkpoints(rows)
@@ -122,12 +122,14 @@ class PostgreSQL(PostgreSQLSession):
             # The same for one row: most workflows are alone, and this plans in a third of the time.
             sql = f"""
                 WITH held AS (
-                    SELECT id FROM {self.table("Job")} AS job
+                    SELECT id, cancel_requested_at FROM {self.table("Job")} AS job
                     WHERE job.id = %b AND job.token = %s AND job.status = '{_RUNNING}' FOR SHARE
+                ), added AS (
+                    INSERT INTO {self.table("Checkpoint")} ({columns})
+                    SELECT id, %s, %s, %s, %s, %s, %s, {self.now_sql()} FROM held
+                    RETURNING job_id, key
                 )
-                INSERT INTO {self.table("Checkpoint")} ({columns})
-                SELECT id, %s, %s, %s, %s, %s, %s, {self.now_sql()} FROM held
-                RETURNING job_id, key
+                SELECT job_id, key, cancel_requested_at IS NOT NULL FROM added JOIN held ON id = job_id
             """
             return self._insert_checkpoints(sql, list(rows[0]), rows)
         sql = f"""
@@ -138,24 +140,25 @@ class PostgreSQL(PostgreSQLSession):
                 )
                     AS given(job_id, token, generation, key, name, kind, result, error)
             ), held AS MATERIALIZED (
-                SELECT job.id, job.token FROM {self.table("Job")} AS job
+                SELECT job.id, job.token, job.cancel_requested_at FROM {self.table("Job")} AS job
                 WHERE job.id IN (SELECT job_id FROM given) AND job.status = '{_RUNNING}'
                 ORDER BY job.id FOR SHARE
+            ), added AS (
+                INSERT INTO {self.table("Checkpoint")} ({columns})
+                SELECT job_id, generation, key, name, kind, result, error, {self.now_sql()}
+                FROM given JOIN held ON held.id = given.job_id AND held.token = given.token
+                RETURNING job_id, key
             )
-            INSERT INTO {self.table("Checkpoint")} ({columns})
-            SELECT job_id, generation, key, name, kind, result, error, {self.now_sql()}
-            FROM given JOIN held ON held.id = given.job_id AND held.token = given.token
-            RETURNING job_id, key
+            SELECT job_id, key, cancel_requested_at IS NOT NULL FROM added JOIN held ON id = job_id
         """
         return self._insert_checkpoints(sql, [list(column) for column in zip(*rows, strict=True)], rows)
 
-    def _insert_checkpoints(
-        self, sql: str, parameters: list[Any], rows: Sequence[NewCheckpoint]
-    ) -> set[tuple[UUID, str]]:
+    def _insert_checkpoints(self, sql: str, parameters: list[Any], rows: Sequence[NewCheckpoint]) -> Saved:
         try:
             with self.hot_cursor() as cursor:
                 cursor.execute(sql, parameters)
-                return set(cursor.fetchall())
+                found = cursor.fetchall()
+            return Saved({row[:2] for row in found}, {row[0] for row in found if row[2]})
         except IntegrityError:
             # A key is there already: an earlier try of ours whose answer was lost. The portable way sorts it out.
             return super().save_checkpoints(rows)

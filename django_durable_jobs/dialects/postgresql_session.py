@@ -15,7 +15,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, transacti
 
 from ..conf import get_settings
 from .base import Dialect
-from .rows import NewJob
+from .rows import NewJob, further_columns
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -52,9 +52,12 @@ _INSERTED: Final = (
     "max_attempts",
     "options",
     "status",
-    "created_at",
-    "run_at",
 )
+
+
+def _further(job: NewJob, columns: list[str]) -> list[Any]:
+    more = job.more or {}
+    return [more.get(name) for name in columns]
 
 
 def _sqlstate(error: Exception) -> str | None:
@@ -143,19 +146,20 @@ class PostgreSQLSession(Dialect):
             self._insert_job(jobs[0], notify)
             return
         now = self.now_sql()
-        row_sql = f"(%s, %s, %s, %s, %s, %s, %s, %s, {now}, "
+        further = further_columns(jobs)
+        row_sql = f"({'%s, ' * (8 + len(further))}{now}, "
         parts: list[str] = []
         params: list[Any] = []
         for job in jobs:
-            params += job[:7]
-            params.append(self.first_status(job).value)
+            params += [*job[:7], self.first_status(job).value, *_further(job, further)]
             if job.delay is not None:
                 parts.append(f"{row_sql}{now} + %s)")
                 params.append(job.delay)
             else:
                 parts.append(f"{row_sql}%s)")
                 params.append(job.run_at)
-        sql = f"INSERT INTO {self.table('Job')} ({', '.join(_INSERTED)}) VALUES {', '.join(parts)}"
+        columns = (*_INSERTED, *further, "created_at", "run_at")
+        sql = f"INSERT INTO {self.table('Job')} ({', '.join(columns)}) VALUES {', '.join(parts)}"
         if notify:
             # A statement of its own would be a second commit where no transaction is open.
             sql = f"WITH added AS ({sql}) SELECT pg_notify('{CHANNEL}', payload) FROM unnest(%s::text[]) AS payload"
@@ -176,6 +180,10 @@ class PostgreSQLSession(Dialect):
             columns.append("run_at")
             values.append("%s" if job.delay is None else f"{self.now_sql()} + %s")
             params.append(job.run_at if job.delay is None else job.delay)
+        for name, value in (job.more or {}).items():
+            columns.append(name)
+            values.append("%s")
+            params.append(value)
         sql = f"INSERT INTO {self.table('Job')} ({', '.join(columns)}) VALUES ({', '.join(values)})"
         if notify:
             sql += f" RETURNING pg_notify('{CHANNEL}', %s)"
@@ -188,11 +196,13 @@ class PostgreSQLSession(Dialect):
             with self.connection.cursor() as cursor:
                 cursor.execute(f"SELECT {self.now_sql()}", [])
                 (now,) = cursor.fetchone()
-            sql = f"COPY {self.table('Job')} ({', '.join(_INSERTED)}) FROM STDIN"
+            further = further_columns(jobs)
+            columns = (*_INSERTED, *further, "created_at", "run_at")
+            sql = f"COPY {self.table('Job')} ({', '.join(columns)}) FROM STDIN"
             with self.hot_cursor() as raw, raw.copy(sql) as copy:
                 for job in jobs:
                     due = now + job.delay if job.delay is not None else job.run_at
-                    copy.write_row((*job[:7], self.first_status(job).value, now, due))
+                    copy.write_row((*job[:7], self.first_status(job).value, *_further(job, further), now, due))
             self.notify(notify)
 
     def notify(self, payloads: Iterable[str]) -> None:

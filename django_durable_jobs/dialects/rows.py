@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 
@@ -19,6 +20,13 @@ class NewJob(NamedTuple):
     options: str | None
     run_at: datetime | None
     delay: timedelta | None
+    more: dict[str, Any] | None = None
+    """Columns that few jobs have, by name: of children, forks, sequences."""
+
+
+def further_columns(jobs: Sequence[NewJob]) -> list[str]:
+    """Return the columns beyond the usual ones that at least one of these jobs fills."""
+    return sorted({name for job in jobs if job.more for name in job.more})
 
 
 class Want(NamedTuple):
@@ -54,6 +62,9 @@ class Claimed(NamedTuple):
     generation: int
     rank: int
     options: str | None
+    parent_call: str | None
+    parent_id: UUID | None
+    cancel_requested_at: datetime | None
 
 
 class Completion(NamedTuple):
@@ -82,3 +93,10 @@ class NewCheckpoint(NamedTuple):
     kind: str
     result: str | None
     error: str | None
+
+
+class Saved(NamedTuple):
+    """What became of checkpoints: which (job, key) are stored, and which of their jobs are to be cancelled."""
+
+    stored: set[tuple[UUID, str]]
+    cancelled: set[UUID]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Sequence
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import UUID
 
@@ -18,10 +20,10 @@ from django.db import OperationalError, transaction
 from ..states import TRANSITIONS, Status
 from .base import Dialect
 from .files import network_file_system_of
-from .rows import Claim, Claimed, Completion, NewJob
+from .rows import Claim, Claimed, Completion, NewJob, further_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -31,6 +33,7 @@ BUSY_TIMEOUT: Final = 5000
 SETS_WAL: Final = re.compile(r"journal_mode\s*[=(]\s*['\"]?wal", re.IGNORECASE)
 UNUSABLE: Final = ("locked", "full", "unable to open", "readonly", "disk I/O")
 _RUNNING: Final = Status.RUNNING.value
+_INSERTED: Final = ("id", "definition", "queue", "rank", "payload", "max_attempts", "options", "status")
 
 
 class SQLite(Dialect):
@@ -143,7 +146,9 @@ class SQLite(Dialect):
         later: dict[float, list[tuple[Any, ...]]] = {}
         plain: list[tuple[Any, ...]] = []
         adapt = self.connection.ops.adapt_datetimefield_value
+        further = further_columns(jobs)
         for job in jobs:
+            more = job.more or {}
             row = (
                 job.id.hex,
                 job.definition,
@@ -153,13 +158,14 @@ class SQLite(Dialect):
                 job.max_attempts,
                 job.options,
                 self.first_status(job).value,
+                *(value.hex if isinstance(value := more.get(name), UUID) else value for name in further),
             )
             if job.delay is not None:
                 later.setdefault(job.delay.total_seconds(), []).append(row)
             else:
                 plain.append((*row, adapt(job.run_at)))
-        columns = "id, definition, queue, rank, payload, max_attempts, options, status, run_at, created_at"
-        head = f"INSERT INTO {self.table('Job')} ({columns}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, "
+        columns = ", ".join([*_INSERTED, *further, "run_at", "created_at"])
+        head = f"INSERT INTO {self.table('Job')} ({columns}) VALUES ({'%s, ' * (len(_INSERTED) + len(further))}"
         # executemany() is a statement per row: without a transaction around them, some would stay when one fails.
         together = transaction.atomic(using=self.alias, savepoint=False) if len(jobs) > 1 else nullcontext()
         with together, self.connection.cursor() as cursor:
@@ -188,7 +194,7 @@ class SQLite(Dialect):
         with self.connection.cursor() as cursor:
             for queue, amount in claim.wants:
                 cursor.execute(sql, [claim.worker_id, queue, amount])
-                rows = [Claimed(UUID(row[0]), *row[1:]) for row in cursor.fetchall()]
+                rows = list(map(_claimed, cursor.fetchall()))
                 claimed += sorted(rows, key=lambda row: (row.rank, row.id))
         return claimed
 
@@ -212,3 +218,10 @@ class SQLite(Dialect):
         with self.connection.cursor() as cursor:
             cursor.execute(sql, [given])
             return {UUID(id_) for (id_,) in cursor.fetchall()}
+
+
+def _claimed(row: Sequence[Any]) -> Claimed:
+    """Read a row as the driver gives it; the time is one that few jobs have."""
+    *plain, parent, cancel = row
+    asked = datetime.fromisoformat(cancel).replace(tzinfo=UTC) if cancel else None
+    return Claimed._make([UUID(plain[0]), *plain[1:], UUID(parent) if parent else None, asked])

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from asyncio import _get_running_loop  # the public one raises when there is none, which costs more than all the rest
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from ..definitions import Options
 from ..errors import NotInJob
 from ..ids import idempotency_key
-from .context import calling_frame, current_frame
+from .frames import calling_frame, current_frame
 from .running import Call, run_async, run_sync
 
 if TYPE_CHECKING:
@@ -37,9 +38,18 @@ class Caller:
         """Take the options that differ from the job's."""
         self._options = options or Options()
 
-    def using(self, *, retries: int | None = None, backoff: Backoff | None = None) -> Caller:
-        """Return a caller with another number of repeats or another delay between them."""
-        return Caller(_call_options(retries, backoff))
+    def using(
+        self,
+        *,
+        retries: int | None = None,
+        backoff: Backoff | None = None,
+        timeout: timedelta | float | None = None,
+    ) -> Caller:
+        """Return a caller with another number of repeats, delay between them, or time for one run of the function.
+
+        The time is asked for at the durable calls that the function makes: it does not end code that makes none.
+        """
+        return Caller(_call_options(retries, backoff, timeout))
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -67,9 +77,15 @@ class AsyncCaller:
         """Take the options that differ from the job's."""
         self._options = options or Options()
 
-    def using(self, *, retries: int | None = None, backoff: Backoff | None = None) -> AsyncCaller:
-        """Return a caller with another number of repeats or another delay between them."""
-        return AsyncCaller(_call_options(retries, backoff))
+    def using(
+        self,
+        *,
+        retries: int | None = None,
+        backoff: Backoff | None = None,
+        timeout: timedelta | float | None = None,
+    ) -> AsyncCaller:
+        """Do what ``call.using`` does; a coroutine that takes longer than ``timeout`` is cancelled where it waits."""
+        return AsyncCaller(_call_options(retries, backoff, timeout))
 
     @overload
     def __call__(
@@ -92,8 +108,8 @@ class AsyncCaller:
         return run_async(Call(function, self._options, args, kwargs, frame))
 
 
-def _call_options(retries: int | None, backoff: Backoff | None) -> Options:
-    given = {"call_retries": retries, "call_backoff": backoff}
+def _call_options(retries: int | None, backoff: Backoff | None, timeout: timedelta | float | None) -> Options:
+    given = {"call_retries": retries, "call_backoff": backoff, "timeout": timeout}
     return Options().changed({name: value for name, value in given.items() if value is not None})
 
 

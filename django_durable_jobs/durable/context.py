@@ -1,20 +1,17 @@
-"""Where the running code is: which job, which attempt, and at which place of its tree of calls.
-
-One context variable holds the present ``Frame``. The worker sets it around a job's function; ``call()`` sets a
-child frame around the called function, so that calls made there get keys below their parent's.
-"""
+"""What the running code may know of its job, and how it is asked to stop. Where the code is: ``frames.py``."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Callable
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from ..clock import SYSTEM, Clock
-from ..errors import Interrupted, LeaseLost, NotInJob
+from ..errors import Interrupted, JobCancelled, LeaseLost, Parking
+from ..operations.database import dialect
 from .replay import History
 
 if TYPE_CHECKING:
@@ -22,6 +19,14 @@ if TYPE_CHECKING:
     from ..dialects.rows import Claimed
     from .recorder import Recorder
     from .threads import Helpers
+
+
+class Parked(NamedTuple):
+    """Where the code was told to wait: the place, and the task in which that was raised."""
+
+    why: Parking
+    path: str
+    task: asyncio.Task[Any] | None
 
 
 class JobContext:
@@ -33,12 +38,15 @@ class JobContext:
 
     __slots__ = (
         "_clock",
+        "_database_time",
         "_history",
         "_stop",
         "_wakers",
         "_why",
+        "deaf",
         "helpers",
         "options",
+        "parkings",
         "recorder",
         "row",
         "tasks",
@@ -68,6 +76,10 @@ class JobContext:
         self._stop: threading.Event | None = None
         self._wakers: list[Callable[[], object]] | None = None
         self._why: Interrupted | None = None
+        self._database_time: tuple[datetime, float] | None = None
+        self.parkings: list[Parked] = []
+        self.deaf = False
+        """Whether orders to cancel are not heeded any more: the job's compensations run."""
 
     @property
     def id(self) -> UUID:
@@ -99,6 +111,23 @@ class JobContext:
         """A number that is greater in every later run of this job."""
         return self.row.token
 
+    # Time ---------------------------------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """Return the present instant by the database's clock, which is asked once per attempt."""
+        if self._database_time is None:
+            self._database_time = self.recorder.transact(lambda: dialect().now()), self._clock.monotonic()
+        then, at = self._database_time
+        return then + timedelta(seconds=self._clock.monotonic() - at)
+
+    def after(self, seconds: float) -> float:
+        """Return the moment of this process's clock that is so many seconds from now; for ``Frame.deadline``."""
+        return self._clock.monotonic() + seconds
+
+    def is_past(self, moment: float) -> bool:
+        """Answer whether a moment of this process's clock has come."""
+        return self._clock.monotonic() >= moment
+
     # History ------------------------------------------------------------------------------------------------
 
     @property
@@ -129,7 +158,11 @@ class JobContext:
 
     def interrupt(self, why: Interrupted) -> None:
         """Ask the job's code to stop at its next durable call; called from another thread."""
-        self._why = why
+        if self.deaf and isinstance(why, JobCancelled):
+            return
+        # A lease that is lost stays lost, and a job that is to be cancelled does not go back to its queue.
+        if not self.lost and not (isinstance(self._why, JobCancelled) and not isinstance(why, LeaseLost)):
+            self._why = why
         if self._stop is not None:
             self._stop.set()
         for wake in list(self._wakers or ()):
@@ -154,6 +187,26 @@ class JobContext:
         """Raise what this job was interrupted with, if it was."""
         if self._why is not None:
             raise self._why
+
+    def cancels(self, task: asyncio.Task[Any]) -> None:
+        """Have an order to cancel stop this task, an async job's own, wherever it waits."""
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            if isinstance(self._why, JobCancelled):
+                loop.call_soon_threadsafe(task.cancel)
+
+        if self._wakers is None:
+            self._wakers = []
+        self._wakers.append(wake)
+
+    def go_deaf(self) -> None:
+        """Heed no order to cancel from now on, nor the one that came; a lost lease and a stop still end the code."""
+        self.deaf = True
+        if isinstance(self._why, JobCancelled):
+            self._why = None
+            if self._stop is not None:
+                self._stop.clear()
 
     def pause(self, seconds: float) -> None:
         """Wait, holding the slot; an interruption ends the wait and is raised."""
@@ -180,80 +233,3 @@ class JobContext:
             self._wakers.remove(wake)
             ended.set()
         self.check()
-
-
-class Frame:
-    """A place in a job's tree of calls: under which key, how many calls were made there, and by which thread.
-
-    Calls get their keys in the order in which they are made. So only one thread or task may make them: the one
-    that runs the function. Others would get keys by chance, and in a replay each other's values.
-    """
-
-    __slots__ = ("calls", "depth", "job", "options", "path", "task", "thread")
-
-    def __init__(self, job: JobContext, options: Options, path: str = "", depth: int = 0) -> None:
-        """Describe a place; ``options`` are those of the durable job whose code runs here."""
-        self.job = job
-        self.options = options
-        self.path = path
-        self.depth = depth
-        self.calls = 0
-        self.thread = threading.get_ident()
-        self.task: asyncio.Task[Any] | None = None
-
-    def settle(self, task: asyncio.Task[Any] | None) -> None:
-        """Note that the function goes on in this thread and task."""
-        self.thread = threading.get_ident()
-        self.task = task
-
-    def next_key(self) -> str:
-        """Return the key of the next call made here: ``3``, or ``3.1`` inside call 3."""
-        self.calls += 1
-        return f"{self.path}.{self.calls}" if self.path else str(self.calls)
-
-
-frames: ContextVar[Frame] = ContextVar("django_durable_jobs_frame")
-
-
-def current_frame(what: str) -> Frame:
-    """Return the present frame, or raise ``NotInJob`` naming what was tried."""
-    frame = frames.get(None)
-    if frame is None:
-        raise NotInJob(
-            f"{what} works inside a running durable job only, in the thread or task that runs it. "
-            "Call the function plainly here, or enqueue it."
-        )
-    return frame
-
-
-def calling_frame(what: str, task: asyncio.Task[Any] | None) -> Frame:
-    """Return the present frame for a durable call made in this thread and ``task``; ``NotInJob`` if it is another's."""
-    frame = current_frame(what)
-    if frame.thread != threading.get_ident() or frame.task is not task:
-        raise NotInJob(
-            f"{what} was made in another thread or task than the one that runs the code of job {frame.job.id}: the "
-            "order of such calls is left to chance, and a replay could mix up their values. Make the branch a "
-            "durable call itself, as in gather(acall(branch, 1), acall(branch, 2)): inside, calls have their own order."
-        )
-    return frame
-
-
-def current_job() -> JobContext:
-    """Return the context of the job that is running here; ``NotInJob`` outside of one."""
-    return current_frame("current_job()").job
-
-
-def log_fields() -> dict[str, Any]:
-    """Return what log lines say about the running job; empty outside of one."""
-    frame = frames.get(None)
-    if frame is None:
-        return {}
-    row = frame.job.row
-    return {
-        "job": str(row.id),
-        "definition": row.definition,
-        "attempt": row.attempt,
-        "queue": row.queue,
-        "worker": frame.job.worker_name,
-        "call": frame.path,
-    }

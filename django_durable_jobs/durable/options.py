@@ -19,6 +19,7 @@ class JobOptions(TypedDict, total=False):
     call_retries: int
     call_backoff: Backoff
     delay: timedelta | float
+    timeout: timedelta | float
 
 
 class EnqueueOptions(JobOptions, total=False):

@@ -13,14 +13,27 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from typing import Protocol, TypeVar
 from uuid import UUID
 
-from ..dialects.rows import NewCheckpoint
+from ..dialects.rows import NewCheckpoint, Saved
 from ..errors import Interrupted, LeaseLost
 from ..faults import fault
 
 Rows = Sequence[NewCheckpoint]
-Save = Callable[[Rows], set[tuple[UUID, str]]]
+Result = TypeVar("Result")
+
+
+class Save(Protocol):
+    """Stores rows of several jobs in one commit, and does other work in a transaction on the same connection."""
+
+    def __call__(self, rows: Rows, /) -> Saved:
+        """Store the rows."""
+        ...
+
+    def transact(self, work: Callable[[], Result], /) -> Result:
+        """Do something in a transaction."""
+        ...
 
 
 class _Group:
@@ -51,9 +64,10 @@ class _Ticket:
 class Recorder:
     """Writes checkpoints for all threads of a process; ``record`` returns when they are committed."""
 
-    def __init__(self, save: Save) -> None:
-        """Take the operation that stores rows of several jobs in one commit; it is called by one thread at a time."""
+    def __init__(self, save: Save, cancelled: Callable[[UUID], object] = lambda _job: None) -> None:
+        """Take what stores, which is called by one thread at a time, and whom to tell that a job is to be cancelled."""
         self._save = save
+        self._cancelled = cancelled
         self._guard = threading.Lock()
         self._writing = threading.Lock()
         self._busy = False
@@ -88,6 +102,14 @@ class Recorder:
         if not mine.done:
             self._lead(mine)
         return [group.error for group in mine.groups]
+
+    def transact(self, work: Callable[[], Result]) -> Result:
+        """Do ``work`` in a transaction on the connection of the checkpoints, which no user code has touched.
+
+        It is done again when an answer was lost: it must begin by looking whether it has happened.
+        """
+        with self._writing:
+            return self._save.transact(work)
 
     def close(self) -> None:
         """Let ``save`` free what it holds, unless somebody still writes; one that writes later takes it again."""
@@ -149,7 +171,9 @@ class Recorder:
 
     def _write(self, groups: list[_Group]) -> None:
         with self._writing:
-            stored = self._save([row for group in groups for row in group.rows])
+            stored, cancelled = self._save([row for group in groups for row in group.rows])
+        for job_id in cancelled:
+            self._cancelled(job_id)
         for group in groups:
             if any((row.job_id, row.key) not in stored for row in group.rows):
                 group.error = LeaseLost(f"Job {group.rows[0].job_id} is no longer held under this token.")

@@ -8,14 +8,17 @@ call is never given to another.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from types import FrameType
+from typing import Any, Final, NamedTuple
 
 from ..dialects.rows import Claimed, NewCheckpoint
 from ..errors import NonDeterminism
 from ..operations.checkpoints import Stored
 
+PACKAGE: Final = __name__.partition(".")[0] + "."
 Task = asyncio.Task[Any]
 
 
@@ -45,20 +48,26 @@ class History:
         self.broken: NonDeterminism | None = None
         """Set once the code made another call than the recorded one: swallowing that error does not help."""
 
-    def find(self, key: str, name: str) -> Stored | None:
+    def find(self, key: str, name: str, kind: str = "call") -> Stored | None:
         """Return what is recorded for this call, or ``None`` when it has not been made yet.
 
         Raises ``NonDeterminism`` when another call is recorded at this place.
         """
         stored = self._recorded.get(key)
-        if stored is not None and stored.name != name:
+        if stored is not None and (stored.name, stored.kind) != (name, kind):
             self.broken = NonDeterminism(
                 f"Call {key} of job {self._row.id} ({self._row.definition}) was recorded as {stored.name!r}, but the "
-                f"code now calls {name!r} there. Calls are recognised by order and name: let jobs that have begun "
-                "finish with the code they began with, or give the changed job a new name."
+                f"code now calls {name!r} there{_code_line()}. Calls are recognised by order and name: let jobs that "
+                "have begun finish with the code they began with, or give the changed job a new name."
             )
             raise self.broken
         return stored
+
+    def goes_on_after(self, key: str) -> bool:
+        """Answer whether the next call at the same level is recorded, so that the code has been past this one."""
+        head, _dot, last = key.rpartition(".")
+        following = str(int(last) + 1)
+        return (f"{head}.{following}" if head else following) in self._recorded
 
     def checkpoint(
         self, key: str, name: str, kind: str, *, result: str | None = None, error: str | None = None
@@ -106,7 +115,7 @@ class History:
         if self._raised:
             with self._guard:
                 here = (one for one in self._raised if _parent(one.row.key) == path)
-                self._take_as_caught(one for one in here if _received(one.task, task))
+                self._take_as_caught(one for one in here if received(one.task, task))
 
     def note_job_returns(self) -> None:
         """Note that the job's function returned: whatever was raised, it has caught."""
@@ -147,12 +156,20 @@ class History:
             self._forget_below(inner)
 
 
+def _code_line() -> str:
+    """Say where in the project's code the present call is made; only asked for an error message."""
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 -- what traceback does, without reading source files
+    while frame is not None and (frame.f_globals.get("__name__") or "").startswith(PACKAGE):
+        frame = frame.f_back
+    return "" if frame is None else f" ({frame.f_code.co_filename}:{frame.f_lineno})"
+
+
 def _parent(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-def _received(failed_in: Task | None, now_in: Task | None) -> bool:
-    """Answer whether the code has seen an error of a call that ended in one task, when it goes on in another.
+def received(failed_in: Task | None, now_in: Task | None) -> bool:
+    """Answer whether the code has seen what a call raised that ended in one task, when it goes on in another.
 
     ``gather`` and ``create_task`` run calls in tasks of their own, and the code may go on before it looks at them:
     an error that nobody has asked for yet may still end the attempt.

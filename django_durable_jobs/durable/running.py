@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Coroutine
+from datetime import timedelta
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -17,11 +18,22 @@ from django.db import DatabaseError
 
 from ..conf import get_settings
 from ..definitions import Options
-from ..errors import NonDeterminism, NoRetry, NotInJob, OpenTransaction, RetryAfter, SerializationError, Snooze
-from ..operations.connections import opened, transaction_open
+from ..errors import (
+    NonDeterminism,
+    NoRetry,
+    NotInJob,
+    OpenTransaction,
+    RetryAfter,
+    SerializationError,
+    Snooze,
+    TimedOut,
+)
+from ..operations.connections import opened
 from ..rendering import safe_str
-from ..serialization import decode_error, encode_error
-from .context import Frame, JobContext, frames
+from ..serialization import decode_error
+from .context import JobContext
+from .frames import Frame, frames
+from .points import Point, refuse_open_transaction
 from .targets import resolve
 
 if TYPE_CHECKING:
@@ -34,14 +46,12 @@ MISUSE: Final = (NonDeterminism, NotInJob, OpenTransaction)
 """Errors of the job's code around the call: never repeated, never stored as the call's error."""
 NEVER_REPEATED: Final = (NoRetry, RetryAfter, Snooze, SerializationError)
 """Orders to the job, and values that could not be stored next time either."""
-LONGEST_PATH: Final = 180
-"""Characters of the key of a call that makes calls; the column takes 200."""
 
 
-class Call:
+class Call(Point):
     """One durable call on its way: everything that sync and async calls have in common."""
 
-    __slots__ = ("args", "codec", "frame", "function", "inner", "key", "kwargs", "name", "options")
+    __slots__ = ("args", "codec", "function", "inner", "kwargs", "options")
 
     def __init__(
         self,
@@ -51,24 +61,14 @@ class Call:
         kwargs: dict[str, Any],
         frame: Frame,
     ) -> None:
-        frame.job.check()
-        self.frame = frame
-        self.function, self.name, self.codec, inner = resolve(target)
+        frame.check()
+        self.function, name, self.codec, inner = resolve(target)
         self.inner = frame.options if inner is None else inner
         self.options = options
         self.args, self.kwargs = args, kwargs
-        if opened():
-            _refuse_open_transaction(f"call({self.name}) was made inside a transaction", "Leave it first.")
-        if frame.depth >= get_settings().call_depth or len(frame.path) > LONGEST_PATH:
-            raise NonDeterminism(f"Calls are nested deeper than {frame.depth} levels: {self.name} at {frame.path}.")
-        frame.job.history.note_call_begins(frame.path, frame.task)
-        self.key = frame.next_key()
+        super().__init__(name, "call", frame)
 
-    def recorded(self) -> Stored | None:
-        """Look for the result of an earlier attempt."""
-        return self.frame.job.history.find(self.key, self.name)
-
-    def replay(self, stored: Stored) -> Any:
+    def replayed(self, stored: Stored) -> Any:
         """Give back what is recorded; an error of this call that the code caught is raised again."""
         if stored.error is not None:
             raise decode_error(stored.error)
@@ -76,8 +76,21 @@ class Call:
 
     def child(self) -> Frame:
         """Make the frame in which the function runs; each repeat begins to count anew."""
-        self.frame.job.history.drop_errors_below(self.key)
-        return Frame(self.frame.job, self.inner, self.key, self.frame.depth + 1)
+        around = self.frame
+        around.job.history.drop_errors_below(self.key)
+        frame = Frame(around.job, self.inner, self.key, around.depth + 1)
+        frame.deadline = around.deadline
+        if self.timeout is not None:
+            mine = around.job.after(self.timeout.total_seconds())
+            frame.deadline = mine if around.deadline is None else min(mine, around.deadline)
+        return frame
+
+    @property
+    def timeout(self) -> timedelta | None:
+        """How long one run of the function may take."""
+        own = self.options.timeout
+        # A durable job that is called keeps its own limit; a plain function has none.
+        return own if own is not None or self.inner is self.frame.options else self.inner.timeout
 
     def retry_delay(self, error: Exception, failures: int) -> float | None:
         """Return the seconds until the next repeat after this many failures, ``None`` when none is left."""
@@ -93,7 +106,7 @@ class Call:
     def encode(self, value: object) -> str:
         """Put the result into its stored form."""
         if opened():
-            _refuse_open_transaction(f"{self.name} left a transaction open", "Commit or roll back before it returns.")
+            refuse_open_transaction(f"{self.name} left a transaction open", "Commit or roll back before it returns.")
         return self.codec.encode(value, limit=get_settings().result_limit, what=f"result of {self.name}")
 
     def rows(self, text: str) -> list[NewCheckpoint]:
@@ -113,34 +126,16 @@ class Call:
             refusal = f"{type(error).__name__}: {safe_str(error, 500)}"
             raise SerializationError(f"The database refused the result of {self.name}: {refusal}") from error
 
-    def fail(self, error: BaseException, task: asyncio.Task[Any] | None = None) -> Exception:
-        """Note the last error of the call and return it in the form in which a replay would raise it."""
-        history = self.frame.job.history
-        text = encode_error(error, limit=get_settings().result_limit)
-        history.note_error(history.checkpoint(self.key, self.name, "call", error=text), task)
-        as_replayed = decode_error(text)
-        as_replayed.__cause__ = error
-        return as_replayed.with_traceback(error.__traceback__)
-
 
 def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
-
-
-def _refuse_open_transaction(what: str, advice: str) -> None:
-    for connection in opened():
-        if transaction_open(connection):
-            raise OpenTransaction(
-                f"{what} on database {connection.alias!r}, e.g. atomic(). If it rolled back, the checkpoint would stay "
-                f"and the effects would not. {advice}"
-            )
 
 
 def run_sync(one: Call) -> Any:
     """Make a call in the thread of the job."""
     stored = one.recorded()
     if stored is not None:
-        return one.replay(stored)
+        return one.replayed(stored)
     failures = 0
     while True:
         try:
@@ -155,6 +150,7 @@ def run_sync(one: Call) -> Any:
         else:
             return _store(one, text)
         one.frame.job.pause(delay)
+        one.frame.check()
 
 
 def _store(one: Call, text: str) -> Any:
@@ -203,12 +199,26 @@ async def _body_async(one: Call, helpers: Helpers) -> Any:
     return await _awaited(frame, coroutine)
 
 
+async def _timed(one: Call, helpers: Helpers) -> Any:
+    """Run the body of a call; what takes longer than it may is cancelled where it waits."""
+    if one.timeout is None:
+        return await _body_async(one, helpers)
+    limit = asyncio.timeout(one.timeout.total_seconds())
+    try:
+        async with limit:
+            return await _body_async(one, helpers)
+    except TimeoutError as error:
+        if limit.expired():
+            raise TimedOut(f"Call {one.key} ({one.name}) took longer than {one.timeout}.") from error
+        raise
+
+
 def _body_in_thread(one: Call) -> Any:
     token = frames.set(one.child())
     try:
         value = one.function(*one.args, **one.kwargs)
         if opened():
-            _refuse_open_transaction(f"{one.name} left a transaction open", "Commit or roll back before it returns.")
+            refuse_open_transaction(f"{one.name} left a transaction open", "Commit or roll back before it returns.")
         return value
     finally:
         frames.reset(token)
@@ -224,16 +234,16 @@ async def run_async(one: Call) -> Any:
     """Make a call in the task that awaits it."""
     stored = one.recorded()
     if stored is not None:
-        return one.replay(stored)
+        return one.replayed(stored)
     job, task = one.frame.job, asyncio.current_task()
     helpers = _helpers_of(job)
     if task is not one.frame.task:
         job.note_task(task)
     failures = 0
     while True:
-        job.check()
+        one.frame.check()
         try:
-            text = one.encode(await _body_async(one, helpers))
+            text = one.encode(await _timed(one, helpers))
         except MISUSE:
             raise
         except (SystemExit, KeyboardInterrupt) as error:

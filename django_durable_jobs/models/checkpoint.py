@@ -18,7 +18,19 @@ class Checkpoint(models.Model):
     the first call made inside it. Exactly one of ``result`` and ``error`` is set.
     """
 
-    KINDS: ClassVar = [("call", _("call"))]
+    KINDS: ClassVar = [
+        ("call", _("call")),
+        ("step", _("transactional step")),
+        ("sleep", _("sleep")),
+        ("message", _("message")),
+        ("event", _("event")),
+        ("approval", _("approval")),
+        ("gather", _("children")),
+        ("begun", _("beginning of a wait")),
+        ("version", _("version")),
+        ("compensation", _("compensation")),
+        ("ending", _("beginning of the compensations")),
+    ]
 
     id = models.BigAutoField(primary_key=True)
     # Rows are added only by a statement that locks the job's row, and deleted before it: a constraint in the
@@ -29,7 +41,7 @@ class Checkpoint(models.Model):
     generation = models.SmallIntegerField(_("generation"), db_default=0)
     key = NameField(_("call key"), max_length=200)
     name = NameField(_("name"), max_length=200)
-    kind = models.CharField(_("kind"), max_length=10, choices=KINDS, db_default="call")
+    kind = models.CharField(_("kind"), max_length=12, choices=KINDS, db_default="call")
     result = models.TextField(_("result"), null=True)
     error = models.TextField(_("error"), null=True)
     created_at = models.DateTimeField(_("created at"), db_default=Now())

@@ -1,4 +1,4 @@
-"""An index over the rows of some statuses only, on databases with and without partial indexes."""
+"""Indexes over some rows only, on databases with and without partial indexes."""
 
 from __future__ import annotations
 
@@ -37,4 +37,17 @@ class StatusIndex(models.Index):
             plain = models.Index(fields=self.fields, name=self.name, condition=any_of)
         else:
             plain = models.Index(fields=["status", *self.fields], name=self.name)
+        return plain.create_sql(model, schema_editor, using=using, **kwargs)
+
+
+class PresentIndex(models.Index):
+    """Index ``fields`` of the rows in which the first of them is set; of all rows where indexes cannot be partial."""
+
+    def create_sql(
+        self, model: type[models.Model], schema_editor: BaseDatabaseSchemaEditor, using: str = "", **kwargs: Any
+    ) -> Any:
+        """Write the index in the form that the database has."""
+        partial = schema_editor.connection.features.supports_partial_indexes
+        condition = models.Q(**{f"{self.fields[0]}__isnull": False}) if partial else None
+        plain = models.Index(fields=self.fields, name=self.name, condition=condition)
         return plain.create_sql(model, schema_editor, using=using, **kwargs)

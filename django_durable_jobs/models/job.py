@@ -20,9 +20,9 @@ from django.utils.translation import gettext_lazy as _
 from ..ids import new_id
 from ..querysets.jobs import JobQuerySet
 from ..rendering import visible
-from ..states import DUE_LATER, FINAL, Status
+from ..states import CLOCKED, DUE_LATER, FINAL, Status
 from .fields import NameField
-from .indexes import StatusIndex
+from .indexes import PresentIndex, StatusIndex
 
 
 def _values(statuses: frozenset[Status]) -> list[str]:
@@ -95,7 +95,9 @@ class Job(models.Model):
     batch_id = models.UUIDField(_("batch"), null=True, blank=True)
     occurrence_id = models.UUIDField(_("occurrence"), null=True, blank=True)
     depth = models.SmallIntegerField(_("depth"), null=True, blank=True)
-    open_children = models.IntegerField(_("open children"), null=True, blank=True)
+    parent_call = models.CharField(
+        _("parent's call"), max_length=200, null=True, blank=True, help_text=_("What of its parent waits for this job.")
+    )
     waiting_for = models.CharField(_("waiting for"), max_length=200, null=True, blank=True)
     paused_from = models.CharField(_("paused from"), max_length=9, null=True, blank=True, choices=STATUSES)
     pause_requested_at = models.DateTimeField(_("pause requested at"), null=True, blank=True)
@@ -124,7 +126,10 @@ class Job(models.Model):
                 fields=["queue", "rescues", "rank", "id"], name="ddj_job_claim", statuses=[Status.PENDING.value]
             ),
             StatusIndex(fields=["lease_expires_at"], name="ddj_job_lease", statuses=[Status.RUNNING.value]),
-            StatusIndex(fields=["run_at"], name="ddj_job_due", statuses=_values(DUE_LATER)),
+            StatusIndex(fields=["run_at"], name="ddj_job_due", statuses=_values(CLOCKED)),
+            StatusIndex(fields=["waiting_for"], name="ddj_job_waiting", statuses=[Status.WAITING.value]),
+            # Whether children of one call are open, or have failed, is one look per status.
+            PresentIndex(fields=["parent", "parent_call", "status"], name="ddj_job_children"),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(name="ddj_job_status", condition=Q(status__in=_values(frozenset(Status)))),

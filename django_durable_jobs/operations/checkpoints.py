@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from ..clock import SYSTEM, Clock
-from ..dialects.rows import NewCheckpoint
+from ..dialects.rows import NewCheckpoint, Saved
 from ..errors import LeaseLost
 from ..models import Checkpoint
 from .connections import OwnConnection
@@ -27,8 +27,8 @@ class Stored(NamedTuple):
     error: str | None
 
 
-def save(rows: Sequence[NewCheckpoint]) -> set[tuple[UUID, str]]:
-    """Store checkpoints in one commit; return the (job, key) that are stored.
+def save(rows: Sequence[NewCheckpoint]) -> Saved:
+    """Store checkpoints in one commit; say which (job, key) are stored, and which jobs are to be cancelled.
 
     One that is missing had lost its lease: its writer must stop. A key that is stored already is never
     changed.
@@ -84,10 +84,18 @@ class SteadySave(Steady):
         super().__init__(lease, clock=clock)
         self._connection = OwnConnection()
 
-    def __call__(self, rows: Sequence[NewCheckpoint]) -> set[tuple[UUID, str]]:
+    def __call__(self, rows: Sequence[NewCheckpoint]) -> Saved:
         """Store the rows; see ``save`` and ``repeat``."""
         with self._connection.lent():
             return self.repeat(lambda: save(rows))
+
+    def transact(self, work: Callable[[], Result]) -> Result:
+        """Do ``work`` in a transaction on this connection.
+
+        It is done again when the database's answer was lost: it must begin by looking whether it has happened.
+        """
+        with self._connection.lent():
+            return self.repeat(lambda: dialect().in_own_transaction(work))
 
     def close(self) -> None:
         """Close the connection; not while a thread writes."""

@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from django.db import IntegrityError, connections, transaction
 
+from ..backoff import Backoff
 from ..clock import SYSTEM
 from ..conf import Settings, get_settings
 from ..definitions import Definition, Options
@@ -24,7 +26,7 @@ from ..models import Job
 NOTIFY_PAUSE: Final = 0.005
 """Seconds between two notifications of one queue by one process. A commit that notifies takes a lock of the whole
 server; a worker that was woken looks again after 10 ms, so nothing waits for the notification that was left out."""
-STORED_OPTIONS: Final = ("backoff", "call_retries", "call_backoff")
+STORED_OPTIONS: Final = ("backoff", "call_retries", "call_backoff", "timeout")
 """Options that the worker needs later; they are stored only where one enqueue differs from the definition."""
 
 _queues_with_row: set[tuple[str, str, str]] = set()
@@ -93,8 +95,14 @@ def stored_options(options: Options, usual: Options) -> str | None:
     for name in STORED_OPTIONS:
         value = getattr(options, name)
         if value != getattr(usual, name) and value is not None:
-            changed[name] = value if isinstance(value, int) else value.to_form()
+            changed[name] = _form(value)
     return json.dumps(changed) if changed else None
+
+
+def _form(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return value.to_form() if isinstance(value, Backoff) else value
 
 
 def _store(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:

@@ -12,9 +12,10 @@ from django.db.models import F
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Claim, Claimed, Completion
 from ..models import Attempt
-from ..outcomes import BackedOff, Completed, Failed, Failure, Outcome, Released, Snoozed
+from ..outcomes import BackedOff, Cancelled, Completed, Failed, Failure, Outcome, Parked, Released, Snoozed
 from .database import alias, dialect, jobs
 from .transition import move
+from .wake import park, wake_waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,16 @@ def finish(endings: Sequence[Ending], claim: Claim | None = None) -> tuple[set[U
     lost its lease: nothing of it was written. Completions go in one statement; other endings, which need a row
     of history each, in one transaction before it.
     """
+    stored, claimed = _store(endings, claim)
+    # After the commit, not in it: two children that end together in two workers do not see each other before.
+    groups = {(one.job.parent_id, one.job.parent_call) for one in endings if one.job.parent_id is not None}
+    parked = [one.job.id for one in endings if isinstance(one.outcome, Parked) and one.outcome.for_children]
+    if groups or parked:
+        wake_waiting(groups, parked)
+    return stored, claimed
+
+
+def _store(endings: Sequence[Ending], claim: Claim | None) -> tuple[set[UUID], list[Claimed]]:
     completions = [
         Completion(ending.job.id, ending.job.token, ending.outcome.result)
         for ending in endings
@@ -64,6 +75,10 @@ def _finish_one(ending: Ending) -> bool:
             moved = move("back_off", this, token=job.token, last_error=failure.error, run_at=DatabaseNow() + delay)
         case Snoozed(delay):
             moved = move("snooze", this, token=job.token, run_at=DatabaseNow() + delay, attempt=F("attempt") - 1)
+        case Parked():
+            moved = park(job, outcome)
+        case Cancelled(reason):
+            moved = move("stop", this, token=job.token, last_error=reason)
         case Released():
             moved = move("release", this, token=job.token, attempt=F("attempt") - 1)
         case _:

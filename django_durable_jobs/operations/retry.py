@@ -27,7 +27,14 @@ def retry(job: Job | UUID | str) -> None:
         raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
     this = jobs().filter(id=job_id)
     moved = dialect().in_own_transaction(
-        lambda: move("retry", this, run_at=None, rescues=0, max_attempts=Greatest(F("max_attempts"), F("attempt") + 1))
+        lambda: move(
+            "retry",
+            this,
+            run_at=None,
+            rescues=0,
+            cancel_requested_at=None,
+            max_attempts=Greatest(F("max_attempts"), F("attempt") + 1),
+        )
     )
     row = this.values_list("status", "queue").first()
     if row is None:

@@ -26,5 +26,9 @@ def move(verb: str, jobs: JobQuerySet, *, token: int | None = None, **values: An
     implied: dict[str, Any] = {"status": rule.target.value}
     if Status.RUNNING in rule.sources:
         implied |= {"worker": None, "lease_expires_at": None}
+    if Status.WAITING in rule.sources:
+        implied["waiting_for"] = None
+    if Status.PAUSED in rule.sources:
+        implied["paused_from"] = None
     implied["finished_at"] = DatabaseNow() if rule.ends_life else None
     return guarded.update(**{**implied, **values})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import Count, Q, QuerySet
 
 from ..dialects.now import DatabaseNow
-from ..states import DUE_LATER, FINAL, Status
+from ..states import CLOCKED, FINAL, Status
 
 if TYPE_CHECKING:
     from ..models import Job
@@ -46,7 +46,7 @@ class JobQuerySet(QuerySet["Job"]):
 
     def waiting_for_time(self) -> JobQuerySet:
         """Jobs that a clock will make pending."""
-        return self.in_status(*DUE_LATER)
+        return self.in_status(*CLOCKED)
 
     def due(self) -> JobQuerySet:
         """Jobs whose time has come but that are not pending yet."""

@@ -20,7 +20,7 @@ from ..faults import fault
 from ..operations.database import dialect, jobs
 from ..operations.finish import Ending, finish
 from ..operations.leases import release_unknown
-from ..outcomes import BackedOff, Failed, Failure, Lost, Outcome, Released, Snoozed
+from ..outcomes import BackedOff, Failed, Failure, Lost, Outcome, Parked, Released, Snoozed, Stored
 from ..rendering import safe_str
 from .executor import Executor
 from .lanes import Lane
@@ -150,7 +150,7 @@ class Dispatcher:
             if not (isinstance(outcome, Released) and id(job) in fresh):
                 fresh[id(job)] = job, outcome
         for job, outcome in fresh.values():
-            if isinstance(outcome, Lost):
+            if isinstance(outcome, Lost | Stored):
                 self._leases.end([job])
             else:
                 self._unwritten.append(Ending(job, outcome, name))
@@ -191,6 +191,9 @@ class Dispatcher:
         for ending in endings:
             if isinstance(ending.outcome, BackedOff | Snoozed):
                 self.due_later(ending.outcome.delay.total_seconds())
+            elif isinstance(ending.outcome, Parked) and ending.outcome.until is not None:
+                # When exactly is the database's to say.
+                self.due_later(0.0)
             if ending.job.id not in stored:
                 logger.info("Job %s ended here after its lease was lost; nothing was stored", ending.job.id)
 

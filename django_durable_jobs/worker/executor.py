@@ -23,33 +23,31 @@ from ..backoff import Backoff
 from ..conf import get_settings
 from ..definitions import Definition, Options
 from ..dialects.rows import Claimed, NewCheckpoint
-from ..durable.context import Frame, JobContext, frames
+from ..durable.context import JobContext
+from ..durable.frames import Frame, frames
 from ..durable.recorder import Recorder
 from ..durable.replay import History
 from ..durable.threads import Helpers
 from ..errors import (
     DurableJobsError,
     Interrupted,
-    LeaseLost,
-    NonDeterminism,
+    JobCancelled,
     NoRetry,
-    NotInJob,
-    OpenTransaction,
-    RetryAfter,
     SerializationError,
-    Snooze,
+    TimedOut,
 )
 from ..faults import fault
 from ..operations.checkpoints import Steady
-from ..outcomes import BackedOff, Completed, Failed, Failure, Lost, Outcome, Released, Snoozed
-from ..rendering import format_traceback, safe_str
+from ..outcomes import BackedOff, Completed, Failed, Failure, Lost, Outcome
+from ..rendering import safe_str
 from . import sessions
+from .endings import failed_or_backed_off, failure_of, outcome_of
 from .leases import Leases
 
 logger = logging.getLogger("django_durable_jobs.jobs")
 
-ERROR_LENGTH: Final = 2000
-"""Characters of the error that is kept beside the job; the traceback has its own limit."""
+BRANCH_LOOK: Final = 1.0
+"""Seconds between two looks whether a job whose branches still run was interrupted."""
 LEFTOVER_TIME: Final = 5.0
 """Seconds that cancelled calls of an attempt that is over have to end."""
 
@@ -95,8 +93,10 @@ class Executor:
         if not isinstance(prepared, _Prepared):
             return prepared
         context = prepared.context
-        frames.set(Frame(context, context.options))
+        frame = self._frame(context)
+        frames.set(frame)
         try:
+            context.check()
             if job.token > 1:
                 context.history = self._history(job)
             fault("before-body")
@@ -105,7 +105,7 @@ class Executor:
                 value = async_to_sync(_awaited)(value)
             fault("after-body")
             history = context.history_if_used
-            if history is not None and (caught := _caught_by_returning(history)):
+            if history is not None and (caught := _caught_by_returning(frame, history)):
                 self._recorder.record(caught)
             return self._returned(prepared, value)
         except BaseException as error:  # noqa: BLE001 -- SystemExit and the like of a job end the job, not the worker
@@ -121,20 +121,25 @@ class Executor:
             return prepared
         context = prepared.context
         lane = self._helpers.enter()
-        frame = Frame(context, context.options)
-        frame.settle(asyncio.current_task())
+        frame = self._frame(context)
+        frame.settle(task := asyncio.current_task())
         frames.set(frame)
+        assert task is not None  # noqa: S101 -- a coroutine runs in one
+        context.cancels(task)
         try:
+            context.check()
             if job.token > 1:
                 context.history = await self._helpers.run(lambda: self._history(job))
             fault("before-body")
-            value = await prepared.definition.function(*prepared.args, **prepared.kwargs)
+            value = await _timed(prepared)
             fault("after-body")
             history = context.history_if_used
-            if history is not None and (caught := _caught_by_returning(history)):
+            if history is not None and (caught := _caught_by_returning(frame, history)):
                 await self._helpers.record(caught)
             outcome = self._returned(prepared, value)
         except BaseException as error:  # noqa: BLE001 -- as above
+            if context.parkings:
+                await _let_branches_end(context)
             outcome = self._raised(prepared, error)
         await _end_tasks(context)
         self._helpers.leave(lane)
@@ -143,6 +148,12 @@ class Executor:
     def _history(self, job: Claimed) -> History:
         # Before the job's code runs: afterwards the thread's connection may be set to another schema.
         return History(job, self._steady.load(job.id, job.generation))
+
+    def _frame(self, context: JobContext) -> Frame:
+        frame = Frame(context, context.options)
+        if context.options.timeout is not None:
+            frame.deadline = context.after(context.options.timeout.total_seconds())
+        return frame
 
     def is_async(self, job: Claimed) -> bool:
         """Answer whether the job belongs on the event loop; an unknown one fails in a thread."""
@@ -160,10 +171,12 @@ class Executor:
             # Neither time nor another attempt mends this; code or an operator does.
             fields = _fields(job, self._worker_name)
             logger.error("Job %s cannot run: %s", job.id, error, extra=fields)  # noqa: TRY400 -- our own message
-            return Failed(_failure(error))
+            return Failed(failure_of(error))
         context = JobContext(job, options, self._recorder, worker_name=self._worker_name, helpers=self._helpers)
         if not self._leases.begin(job, context):
             return Lost()
+        if job.cancel_requested_at is not None:
+            context.interrupt(JobCancelled(f"Job {job.id} was cancelled by an order."))
         return _Prepared(definition, args, kwargs, context)
 
     def _returned(self, prepared: _Prepared, value: object) -> Outcome:
@@ -179,7 +192,7 @@ class Executor:
 
     def _raised(self, prepared: _Prepared, error: BaseException) -> Outcome:
         job = prepared.context.row
-        outcome = self._outcome_of(prepared, error)
+        outcome = outcome_of(prepared.context, error)
         fields = _fields(job, self._worker_name)
         match outcome:
             case Failed(failure):
@@ -195,35 +208,14 @@ class Executor:
                 logger.info("Job %s ended as %s", job.id, type(outcome).__name__, extra=fields)
         return outcome
 
-    def _outcome_of(self, prepared: _Prepared, error: BaseException) -> Outcome:  # noqa: PLR0911 -- one answer per kind
-        job = prepared.context.row
-        if prepared.context.lost or isinstance(error, LeaseLost):
-            return Lost()
-        match error:
-            case Interrupted():
-                return Released()
-            case asyncio.CancelledError() if prepared.context.interrupted:
-                return Released()
-            case Snooze():
-                return Snoozed(error.delay)
-            case NoRetry():
-                return Failed(_failure(error.reason, error))
-            case NonDeterminism() | NotInJob() | OpenTransaction() | SerializationError():
-                # The same code, or the same value, would meet the same refusal.
-                return Failed(_failure(error))
-            case RetryAfter():
-                failure = _failure(error.reason, error)
-                return Failed(failure) if job.attempt >= job.max_attempts else BackedOff(failure, error.delay)
-        return _failed_or_backed_off(job, _failure(error), prepared.context.options.backoff)
-
     def _stumbled(self, job: Claimed, error: BaseException) -> Outcome:
         """Make an outcome of an error outside of the job's code, such as memory that is full."""
         try:
             logger.error("Job %s could not be run", job.id, exc_info=error, extra=_fields(job, self._worker_name))
-            failure = _failure(error)
+            failure = failure_of(error)
         except BaseException:  # noqa: BLE001 -- even describing it fails
             failure = Failure(f"{type(error).__name__} (it cannot be described)", "")
-        return _failed_or_backed_off(job, failure, None)
+        return failed_or_backed_off(job, failure, None)
 
 
 class _Prepared:
@@ -240,13 +232,10 @@ class _Prepared:
         self.context = context
 
 
-def _failed_or_backed_off(job: Claimed, failure: Failure, backoff: Backoff | None) -> Outcome:
-    if job.attempt >= job.max_attempts:
-        return Failed(failure)
-    return BackedOff(failure, (backoff or get_settings().backoff).delay(job.attempt - 1))
-
-
-def _caught_by_returning(history: History) -> list[NewCheckpoint]:
+def _caught_by_returning(frame: Frame, history: History) -> list[NewCheckpoint]:
+    # Code that swallowed a wait has not come to its end; that its time is over does not matter any more.
+    frame.deadline = None
+    frame.check_parkings()
     history.note_job_returns()
     return history.take_caught()
 
@@ -254,6 +243,28 @@ def _caught_by_returning(history: History) -> list[NewCheckpoint]:
 async def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
     frames.get().settle(asyncio.current_task())
     return await coroutine
+
+
+async def _timed(prepared: _Prepared) -> Any:
+    """Run an async job's function; what takes longer than it may is cancelled where it waits."""
+    run = prepared.definition.function(*prepared.args, **prepared.kwargs)
+    timeout = prepared.context.options.timeout
+    if timeout is None:
+        return await run
+    limit = asyncio.timeout(timeout.total_seconds())
+    try:
+        async with limit:
+            return await run
+    except TimeoutError as error:
+        if limit.expired():
+            raise TimedOut(f"The attempt took longer than {timeout}.") from error
+        raise
+
+
+async def _let_branches_end(context: JobContext) -> None:
+    """Let the other branches of a job that is about to wait go on until each has ended, or waits too."""
+    while not context.interrupted and (tasks := [task for task in context.tasks or () if not task.done()]):
+        await asyncio.wait(tasks, timeout=BRANCH_LOOK)
 
 
 async def _end_tasks(context: JobContext) -> None:
@@ -279,18 +290,6 @@ def _with_overrides(definition: Definition, text: str) -> Options:
         return definition.options.changed(given)
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise SerializationError(f"The stored options of the job cannot be read: {safe_str(error, 200)}") from error
-
-
-def _failure(error: BaseException | str, raised: BaseException | None = None) -> Failure:
-    """Describe an error by texts that any database takes."""
-    if isinstance(error, str):
-        return Failure(safe_str(error, ERROR_LENGTH), _trace(raised))
-    text = f"{type(error).__name__}: {safe_str(error, ERROR_LENGTH)}"
-    return Failure(text, _trace(error if error.__traceback__ is not None else raised or error))
-
-
-def _trace(error: BaseException | None) -> str:
-    return "" if error is None else format_traceback(error, get_settings().traceback_limit)
 
 
 def _fields(job: Claimed, worker_name: str) -> dict[str, object]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from ..clock import SYSTEM, Clock
 from ..dialects.rows import Claimed, Held
 from ..durable.context import JobContext
-from ..errors import Interrupted, LeaseLost
+from ..errors import Interrupted, JobCancelled, LeaseLost
 
 
 @dataclass(slots=True)
@@ -93,6 +93,13 @@ class Leases:
     def interrupt(self, leases: set[Held], why: Interrupted) -> int:
         """Ask the code of these jobs to stop at its next durable call."""
         return self._interrupt(leases, why, lost=False)
+
+    def cancel(self, job_id: UUID) -> None:
+        """Tell the code of a job that an order to cancel it has come; nothing for a job that is not held here."""
+        with self._guard:
+            lease = self._held.get(job_id)
+            if lease is not None and lease.context is not None:
+                lease.context.interrupt(JobCancelled(f"Job {job_id} was cancelled by an order."))
 
     def _interrupt(self, leases: set[Held], why: Interrupted, *, lost: bool) -> int:
         count = 0

@@ -14,6 +14,8 @@ from ..clock import SYSTEM, Clock
 from ..conf import get_settings
 from ..durable.recorder import Recorder
 from ..errors import WorkerNameTaken
+from ..ids import parse_id
+from ..operations.cancel import CANCEL
 from ..operations.checkpoints import SteadySave
 from ..operations.database import dialect
 from ..operations.queues import queue_names
@@ -32,6 +34,7 @@ from .queues import QueueWatch
 from .rescuer import Rescuer
 from .service import Rota, Service, ServiceThread, within
 from .signals_os import Bell
+from .waker import Waker
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +101,7 @@ class Worker:
     def _work(self, worker_id: int) -> None:
         leases = Leases(self._clock)
         steady = SteadySave(self._options.lease, clock=self._clock)
-        executor = Executor(leases, Recorder(steady), self._options.name, steady=steady)
+        executor = Executor(leases, Recorder(steady, leases.cancel), self._options.name, steady=steady)
         dispatcher = Dispatcher(self._options, worker_id, leases, executor, clock=self._clock)
         # All that are known, before the first look: with ``drain`` a worker would end when the first queue is empty.
         for queue, concurrency in self._queues.items():
@@ -128,19 +131,17 @@ class Worker:
         if options.alone:
             return threads, None
         quarantine: Quarantine | None = None
-        watch: QueueWatch | None = None
         promoter = Promoter(options, dispatcher.look_now, lambda: dispatcher.listening)
 
-        chores: list[Service] = [promoter, Pruner()]
+        chores: list[Service] = [promoter, Waker(options, dispatcher.look_now), Pruner()]
         if not options.supervised:
             rescuer = Rescuer(options, lambda: rota.hasten(alone))
             quarantine = alone = Quarantine(
                 options, lambda: dispatcher.queues, lambda: rota.hasten(rescuer), clock=self._clock
             )
             chores[1:1] = [rescuer, quarantine]
-        if options.queues is None:
-            watch = QueueWatch(options, dispatcher.serve)
-            chores.insert(0, watch)
+        watch = QueueWatch(options, dispatcher.serve) if options.queues is None else None
+        chores[:0] = [watch] if watch is not None else []
         rota = Rota("chores", chores, clock=self._clock)
         housekeeping = ServiceThread(rota, clock=self._clock)
         threads.append(housekeeping)
@@ -153,6 +154,9 @@ class Worker:
         if dialect().has_notifications and get_settings().notify:
 
             def heard(payload: str) -> None:
+                if payload.startswith(CANCEL):
+                    _cancel(leases, payload)
+                    return
                 dispatcher.look_now()
                 if not payload:
                     # A time to wait for has changed, or listening has only begun.
@@ -250,3 +254,8 @@ class Worker:
 
     def _fields(self) -> dict[str, object]:
         return {"worker": self._options.name}
+
+
+def _cancel(leases: Leases, payload: str) -> None:
+    if (job_id := parse_id(payload.removeprefix(CANCEL))) is not None:
+        leases.cancel(job_id)

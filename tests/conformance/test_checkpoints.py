@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from django.db import IntegrityError, transaction
 
-from django_durable_jobs.models import Checkpoint
-from django_durable_jobs.operations.checkpoints import load, save
+from django_durable_jobs.dialects.now import DatabaseNow
+from django_durable_jobs.dialects.rows import NewCheckpoint
+from django_durable_jobs.models import Checkpoint, Job
+from django_durable_jobs.operations import checkpoints
+from django_durable_jobs.operations.checkpoints import load
 from django_durable_jobs.operations.claim import claim
 from django_durable_jobs.operations.finish import Ending, finish
 from django_durable_jobs.operations.rescue import rescue
@@ -17,6 +21,11 @@ from tests.factories import checkpoint_of, claim_of, claim_one, make_worker
 from tests.transactions import rolled_back
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def save(rows: list[NewCheckpoint]) -> set[tuple[UUID, str]]:
+    """Store rows and return those that are stored."""
+    return checkpoints.save(rows).stored
 
 
 def stored() -> list[tuple[str, str | None, str | None]]:
@@ -126,3 +135,13 @@ def test_inside_a_transaction_checkpoints_are_rolled_back_with_it() -> None:
     with rolled_back():
         assert save([checkpoint_of(job)]) == {(job.id, "1")}
     assert stored() == []
+
+
+def test_a_checkpoint_learns_that_its_job_is_to_be_cancelled() -> None:
+    job, other = claim_one(), claim_one()
+    rows = [checkpoint_of(job), checkpoint_of(other)]
+    Job.objects.filter(id=other.id).update(cancel_requested_at=DatabaseNow())
+    assert checkpoints.save(rows[:1]) == ({(job.id, "1")}, set())
+    assert checkpoints.save(rows[1:]) == ({(other.id, "1")}, {other.id})
+    together = [checkpoint_of(job, "2"), checkpoint_of(other, "2")]
+    assert checkpoints.save(together) == ({(job.id, "2"), (other.id, "2")}, {other.id})

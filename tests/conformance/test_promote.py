@@ -12,7 +12,7 @@ from django_durable_jobs.dialects.now import DatabaseNow
 from django_durable_jobs.models import Job
 from django_durable_jobs.operations.claim import claim
 from django_durable_jobs.operations.promote import BATCH, next_due, promote
-from django_durable_jobs.states import DUE_LATER, Status
+from django_durable_jobs.states import CLOCKED, Status
 from tests.factories import claim_of, make_job, make_worker, present
 from tests.jobs import noop
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 PAST = DatabaseNow() - timedelta(seconds=1)
 
 
-@pytest.mark.parametrize("status", sorted(DUE_LATER))
+@pytest.mark.parametrize("status", sorted(CLOCKED))
 def test_a_job_that_is_due_becomes_pending(status: Status) -> None:
     job = make_job(status, run_at=PAST)
     assert promote() == 1
@@ -29,14 +29,14 @@ def test_a_job_that_is_due_becomes_pending(status: Status) -> None:
     assert (row.status, row.finished_at, row.attempt) == ("pending", None, job.attempt)
 
 
-@pytest.mark.parametrize("status", sorted(DUE_LATER))
+@pytest.mark.parametrize("status", sorted(CLOCKED))
 def test_a_job_that_is_not_due_stays(status: Status) -> None:
     job = make_job(status)
     assert promote() == 0
     assert present(job).status == status
 
 
-@pytest.mark.parametrize("status", sorted(set(Status) - DUE_LATER))
+@pytest.mark.parametrize("status", sorted(set(Status) - CLOCKED))
 def test_a_job_that_waits_for_no_time_stays_whatever_its_run_at_says(status: Status) -> None:
     job = make_job(status, run_at=PAST)
     before = Job.objects.values().get(id=job.id)

@@ -176,7 +176,7 @@ def test_i8_a_checkpoint_waits_for_those_who_are_about_to_take_its_job_back(coun
 
     def save_late() -> None:
         assert given_back.wait(10)
-        stored.append(save([checkpoint_of(job) for job in jobs]))
+        stored.append(save([checkpoint_of(job) for job in jobs]).stored)
         tried.set()
 
     together(give_back, save_late)

@@ -27,6 +27,7 @@ from django_durable_jobs.operations.claim import claim
 from django_durable_jobs.operations.finish import Ending, finish
 from django_durable_jobs.operations.promote import promote
 from django_durable_jobs.operations.rescue import rescue
+from django_durable_jobs.operations.wake import wake
 from django_durable_jobs.outcomes import Lost, Outcome
 from django_durable_jobs.worker import sessions
 from django_durable_jobs.worker.executor import Executor
@@ -100,6 +101,14 @@ class Runner:
         if not isinstance(outcome, Lost):
             finish([Ending(job, outcome, self.worker.name)])
         promote()
+
+    def promote(self) -> None:
+        """Make pending what is due by the database's clock."""
+        promote()
+
+    def wake(self, job: JobHandle[Any]) -> None:
+        """Wake a waiting job although nothing has come, which must do no harm."""
+        assert wake([job.id]) == 1
 
     def attempt(self, *, rescued: bool = False) -> Outcome:
         """Claim a job, run it, store the ending."""

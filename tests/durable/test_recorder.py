@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
 from django.db import DatabaseError, connection
 
-from django_durable_jobs.dialects.rows import Claimed, NewCheckpoint
+from django_durable_jobs.dialects.rows import Claimed, NewCheckpoint, Saved
 from django_durable_jobs.durable.recorder import Recorder, Rows, Scribe, _Ticket
 from django_durable_jobs.errors import LeaseLost
 from django_durable_jobs.models import Checkpoint
@@ -20,7 +20,7 @@ from tests.durable.running import COMMITS, LEASE
 from tests.factories import checkpoint_of, claim_one, make_worker
 from tests.waiting import eventually, together
 
-Saved = set[tuple[UUID, str]]
+Result = TypeVar("Result")
 
 
 class Gate:
@@ -38,6 +38,9 @@ class Gate:
         self.entered.set()
         assert self.open.wait(20)
         return self.save(rows)
+
+    def transact(self, work: Callable[[], Result]) -> Result:
+        return self.steady.transact(work)
 
 
 def while_one_is_written(
@@ -145,7 +148,7 @@ def row(number: int) -> NewCheckpoint:
 
 
 def accept(rows: Rows) -> Saved:
-    return {(one.job_id, one.key) for one in rows}
+    return Saved({(one.job_id, one.key) for one in rows}, set())
 
 
 class Struck(BaseException):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from django_durable_jobs import faults
-from django_durable_jobs.durable.context import log_fields
+from django_durable_jobs.durable.frames import log_fields
 
 VARIABLE: Final = "DURABLE_JOBS_TEST_ORDERS"
 PATIENCE: Final = 30.0

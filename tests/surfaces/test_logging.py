@@ -12,7 +12,8 @@ from typing import Any, cast
 import pytest
 
 from django_durable_jobs.contrib.logging import FIELDS, JobFilter, JobFormatter, add_job_fields, job_fields
-from django_durable_jobs.durable.context import Frame, JobContext, frames
+from django_durable_jobs.durable.context import JobContext
+from django_durable_jobs.durable.frames import Frame, frames
 from django_durable_jobs.worker.options import WorkerOptions
 from django_durable_jobs.worker.worker import Worker
 from tests.databases import child_environment, django_command

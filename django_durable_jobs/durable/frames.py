@@ -1,0 +1,111 @@
+"""Where the running code is: at which place of its job's tree of calls.
+
+One context variable holds the present ``Frame``. The worker sets it around a job's function; ``call()`` sets a
+child frame around the called function, so that calls made there get keys below their parent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from ..errors import NotInJob, TimedOut
+from .context import JobContext
+from .replay import received
+
+if TYPE_CHECKING:
+    from ..definitions import Options
+
+
+class Frame:
+    """A place in a job's tree of calls: under which key, how many calls were made there, and by which thread.
+
+    Calls get their keys in the order in which they are made. So only one thread or task may make them: the one
+    that runs the function. Others would get keys by chance, and in a replay each other's values.
+    """
+
+    __slots__ = ("calls", "deadline", "depth", "job", "options", "path", "task", "thread")
+
+    def __init__(self, job: JobContext, options: Options, path: str = "", depth: int = 0) -> None:
+        """Describe a place; ``options`` are those of the durable job whose code runs here."""
+        self.job = job
+        self.options = options
+        self.path = path
+        self.depth = depth
+        self.calls = 0
+        self.thread = threading.get_ident()
+        self.task: asyncio.Task[Any] | None = None
+        self.deadline: float | None = None
+        """When the code here has had its time, by this process's clock."""
+
+    def check(self) -> None:
+        """Raise what stops the code here: an interruption, a wait that was swallowed, or the end of its time."""
+        self.job.check()
+        self.check_parkings()
+        if self.deadline is not None and self.job.is_past(self.deadline):
+            raise TimedOut(f"The time of {f'call {self.path} of ' if self.path else ''}job {self.job.id} is over.")
+
+    def check_parkings(self) -> None:
+        """Raise the wait again that the code here was told of, and swallowed."""
+        for parking in self.job.parkings:
+            if parking.path.startswith(self.path) and received(parking.task, self.task):
+                raise parking.why
+
+    def settle(self, task: asyncio.Task[Any] | None) -> None:
+        """Note that the function goes on in this thread and task."""
+        self.thread = threading.get_ident()
+        self.task = task
+
+    def next_key(self) -> str:
+        """Return the key of the next call made here: ``3``, or ``3.1`` inside call 3."""
+        self.calls += 1
+        return f"{self.path}.{self.calls}" if self.path else str(self.calls)
+
+
+frames: ContextVar[Frame] = ContextVar("django_durable_jobs_frame")
+
+
+def current_frame(what: str) -> Frame:
+    """Return the present frame, or raise ``NotInJob`` naming what was tried."""
+    frame = frames.get(None)
+    if frame is None:
+        raise NotInJob(
+            f"{what} works inside a running durable job only, in the thread or task that runs it. "
+            "Call the function plainly here, or enqueue it."
+        )
+    return frame
+
+
+def calling_frame(what: str, task: asyncio.Task[Any] | None) -> Frame:
+    """Return the present frame for a durable call made in this thread and ``task``; ``NotInJob`` if it is another's."""
+    frame = current_frame(what)
+    if frame.thread != threading.get_ident() or frame.task is not task:
+        raise NotInJob(
+            f"{what} was made in another thread or task than the one that runs the code of job {frame.job.id}: the "
+            "order of such calls is left to chance, and a replay could mix up their values. Make the branch a "
+            "durable call itself, as in gather(acall(branch, 1), acall(branch, 2)): inside, calls have their own order."
+        )
+    return frame
+
+
+def current_job() -> JobContext:
+    """Return the context of the job that is running here; ``NotInJob`` outside of one."""
+    return current_frame("current_job()").job
+
+
+def log_fields() -> dict[str, Any]:
+    """Return what log lines say about the running job; empty outside of one."""
+    frame = frames.get(None)
+    if frame is None:
+        return {}
+    row = frame.job.row
+    return {
+        "job": str(row.id),
+        "definition": row.definition,
+        "attempt": row.attempt,
+        "queue": row.queue,
+        "worker": frame.job.worker_name,
+        "call": frame.path,
+    }

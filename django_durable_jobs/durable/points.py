@@ -1,0 +1,162 @@
+"""A point in a job's code where something durable happens: its place, its name, and what is recorded there.
+
+``call()`` makes points, and so does everything that waits. A point that has happened is replayed from its
+checkpoint; one that cannot happen yet parks the job: ``Parking`` ends the code, and the job runs again later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import _get_running_loop  # the public one raises when there is none, which costs more than all the rest
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from ..conf import get_settings
+from ..definitions import check_timeout
+from ..errors import NonDeterminism, NotInJob, OpenTransaction, Parking
+from ..operations.connections import opened, transaction_open
+from ..operations.database import dialect
+from ..operations.steps import once
+from ..serialization import decode, decode_error, encode, encode_error
+from .context import JobContext, Parked
+from .frames import Frame, calling_frame
+
+if TYPE_CHECKING:
+    from ..dialects.rows import NewCheckpoint
+    from ..operations.checkpoints import Stored
+
+LONGEST_PATH: Final = 180
+"""Characters of the key of a call that makes calls; the column takes 200."""
+BEGUN: Final = "0"
+"""The last part of the key under which a wait keeps what it fixed at its beginning; calls count from 1."""
+
+Result = TypeVar("Result")
+
+
+class Point:
+    """A place in the code where something durable happens."""
+
+    __slots__ = ("frame", "key", "kind", "name", "task")
+
+    def __init__(self, name: str, kind: str, frame: Frame) -> None:
+        """Take the next place of ``frame``; ``OpenTransaction`` inside a transaction."""
+        frame.check()
+        self.frame = frame
+        self.name = name
+        self.kind = kind
+        if opened():
+            refuse_open_transaction(f"{kind}({name}) was made inside a transaction", "Leave it first.")
+        if frame.depth >= get_settings().call_depth or len(frame.path) > LONGEST_PATH:
+            raise NonDeterminism(f"Calls are nested deeper than {frame.depth} levels: {name} at {frame.path}.")
+        frame.job.history.note_call_begins(frame.path, frame.task)
+        self.key = frame.next_key()
+        self.task = frame.task
+
+    @property
+    def job(self) -> JobContext:
+        """The job whose code this is."""
+        return self.frame.job
+
+    def recorded(self) -> Stored | None:
+        """Look for what an earlier attempt has recorded here."""
+        return self.job.history.find(self.key, self.name, self.kind)
+
+    def replayed(self, stored: Stored) -> Any:
+        """Give back what is recorded; an error that the code caught is raised again."""
+        if stored.error is not None:
+            raise decode_error(stored.error)
+        return decode(cast("str", stored.result))
+
+    def once(self, decide: Callable[[], str | None]) -> Stored | None:
+        """Store what ``decide`` returns as the result of this point, in one transaction; see ``operations.steps``."""
+        return self._once(self.job.history.checkpoint(self.key, self.name, self.kind), decide)
+
+    def begun(self, decide: Callable[[], Any]) -> Any:
+        """Return what was fixed when this point was first reached; ``decide`` says it in the first attempt."""
+        key = f"{self.key}.{BEGUN}"
+        stored = self.job.history.find(key, self.name, "begun")
+        if stored is None:
+            row = self.job.history.checkpoint(key, self.name, "begun")
+            stored = cast("Stored", self._once(row, lambda: stored_form(decide())))
+        return decode(cast("str", stored.result))
+
+    def deadline(self, timeout: timedelta | float | None, what: str) -> datetime | None:
+        """Return when a wait ends that began at its first attempt; ``None`` when it never does."""
+        if timeout is None:
+            return None
+        length = check_timeout(timeout, what)
+        assert length is not None  # noqa: S101 -- only None is none
+        return cast("datetime", self.begun(lambda: dialect().now() + length))
+
+    def park(self, waiting_for: str, until: datetime | None = None) -> Parking:
+        """Return what is to be raised: the job waits, and comes back here."""
+        parking = Parking(waiting_for, until)
+        self.job.parkings.append(Parked(parking, self.frame.path, self.task))
+        return parking
+
+    def fail(self, error: BaseException, task: asyncio.Task[Any] | None = None) -> Exception:
+        """Note the error of this point and return it in the form in which a replay would raise it."""
+        history = self.job.history
+        text = encode_error(error, limit=get_settings().result_limit)
+        history.note_error(history.checkpoint(self.key, self.name, self.kind, error=text), task)
+        as_replayed = decode_error(text)
+        as_replayed.__cause__ = error
+        return as_replayed.with_traceback(error.__traceback__)
+
+    def _once(self, row: NewCheckpoint, decide: Callable[[], str | None]) -> Stored | None:
+        job, history = self.job, self.job.history
+        before = history.take_caught()
+        try:
+            stored = job.recorder.transact(lambda: once(job.row, row, decide, before=before, heed=not job.deaf))
+        except BaseException:
+            history.note_refused([*before, row])
+            raise
+        if stored is None:
+            history.note_refused([*before, row])
+        else:
+            history.note_stored([*before, row._replace(result=stored.result, error=stored.error)])
+        return stored
+
+
+def stored_form(value: object, what: str = "value") -> str:
+    """Put a value into the form in which it is stored; ``SerializationError`` if it has none, or is too large."""
+    return encode(value, limit=get_settings().result_limit, what=what)
+
+
+def here(what: str, name: str, kind: str) -> Point:
+    """Make the point of a wait in sync code; ``what`` names it in errors."""
+    if _get_running_loop() is not None:
+        raise NotInJob(f"{what} would block the event loop: write `await a{what}` in an async job.")
+    return Point(name, kind, calling_frame(what, None))
+
+
+def elsewhere(what: str, name: str, kind: str, work: Callable[[Point], Result]) -> Coroutine[Any, Any, Result]:
+    """Make the point of a wait in async code; what is returned does its work, which asks the database, in a thread.
+
+    The place is fixed here, not when the result is awaited; see ``AsyncCaller``.
+    """
+    if _get_running_loop() is None:
+        raise NotInJob(f"{what} needs a running event loop: leave the a away in a sync job.")
+    return _in_thread(Point(name, kind, calling_frame(what, asyncio.current_task())), what, work)
+
+
+async def _in_thread(point: Point, what: str, work: Callable[[Point], Result]) -> Result:
+    helpers, task = point.job.helpers, asyncio.current_task()
+    if helpers is None:
+        raise NotInJob(f"{what} works in jobs that a worker runs.")
+    if task is not point.frame.task:
+        point.job.note_task(task)
+    point.task = task
+    return await helpers.run(partial(work, point))
+
+
+def refuse_open_transaction(what: str, advice: str) -> None:
+    """Raise ``OpenTransaction`` when this thread has a transaction open."""
+    for connection in opened():
+        if transaction_open(connection):
+            raise OpenTransaction(
+                f"{what} on database {connection.alias!r}, e.g. atomic(). If it rolled back, the checkpoint would stay "
+                f"and the effects would not. {advice}"
+            )

@@ -1,0 +1,66 @@
+"""Waiting for a time without holding a slot: the job parks, and goes on here when the time has come.
+
+The moment is fixed when the code comes here first, by the database's clock; later attempts find it recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from functools import partial
+from typing import cast
+
+from ..definitions import check_run_at
+from ..errors import OptionError, _as_delay
+from ..operations.database import dialect
+from ..operations.wake import TIME
+from .points import Point, elsewhere, here, stored_form
+
+Moment = Callable[[], datetime]
+
+
+def sleep(delay: timedelta | float) -> None:
+    """Let the job wait for ``delay`` (a timedelta or seconds), across restarts, without a slot.
+
+    It goes on within 50 ms after the time where the database notifies, else within one poll. Raises
+    ``OptionError`` for a delay that is negative, no number or longer than ten years.
+    """
+    length = _as_delay(delay, "sleep's delay")
+    _sleep(here("sleep()", "sleep", "sleep"), partial(_after, length))
+
+
+def asleep(delay: timedelta | float) -> Awaitable[None]:
+    """Do what ``sleep`` does in an ``async def`` job."""
+    length = _as_delay(delay, "asleep's delay")
+    return elsewhere("asleep()", "sleep", "sleep", partial(_sleep, moment=partial(_after, length)))
+
+
+def sleep_until(moment: datetime) -> None:
+    """Let the job wait until an instant (a datetime with a time zone); one that is past does not wait."""
+    instant = _instant(moment, "sleep_until")
+    _sleep(here("sleep_until()", "sleep_until", "sleep"), lambda: instant)
+
+
+def asleep_until(moment: datetime) -> Awaitable[None]:
+    """Do what ``sleep_until`` does in an ``async def`` job."""
+    instant = _instant(moment, "asleep_until")
+    return elsewhere("asleep_until()", "sleep_until", "sleep", partial(_sleep, moment=lambda: instant))
+
+
+def _after(length: timedelta) -> datetime:
+    return dialect().now() + length
+
+
+def _instant(moment: object, what: str) -> datetime:
+    if not isinstance(moment, datetime):
+        raise OptionError(f"{what}() needs a datetime, not {type(moment).__name__}.")
+    return cast("datetime", check_run_at(moment, what))
+
+
+def _sleep(point: Point, moment: Moment) -> None:
+    stored = point.recorded() or point.once(lambda: stored_form(moment()))
+    assert stored is not None  # noqa: S101 -- a moment is always decided
+    deadline = cast("datetime", point.replayed(stored))
+    # What comes after it is recorded already in most replays: then nobody need be asked what time it is.
+    if not point.job.history.goes_on_after(point.key) and deadline > point.job.now():
+        raise point.park(TIME, deadline)

@@ -1,0 +1,113 @@
+"""Orders to cancel: a job that does not run is cancelled at once, a running one where its code notices.
+
+A running job's row gets ``cancel_requested_at``. Its holder sees that at the next durable call, at its progress and
+at the heartbeat, at once where the database notifies; then the code is stopped, what it has registered with
+``compensate`` runs, and the job is cancelled. If the job completes first, it is completed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from django.db.models import Exists, OuterRef, Q
+
+from ..conf import get_settings
+from ..dialects.now import DatabaseNow
+from ..errors import JobNotFound, TransitionRefused
+from ..ids import parse_id
+from ..models import Checkpoint, Job
+from ..querysets.jobs import JobQuerySet
+from ..states import FINAL, OPEN, Status
+from .database import alias, dialect, jobs
+from .transition import move
+from .wake import wake_waiting
+
+BATCH: Final = 500
+CANCEL: Final = "cancel "
+"""How a notification begins that asks the holder of a running job to stop it; the job's id follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What an order did: jobs that are cancelled, and jobs whose code was asked to stop."""
+
+    cancelled: list[UUID]
+    requested: list[UUID]
+
+
+def cancel(job: Job | UUID | str, *, reason: str = "cancelled by an order") -> Cancelled:
+    """Cancel a job and every job below it (``gather``), and return what was done.
+
+    A job that runs, or has compensations to run, is cancelled a little later, unless it completes before. Raises
+    ``JobNotFound``, or ``TransitionRefused`` for a job that has ended.
+    """
+    job_id = job.id if isinstance(job, Job) else parse_id(job)
+    if job_id is None:
+        raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
+    status = jobs().filter(id=job_id).values_list("status", flat=True).first()
+    if status is None:
+        raise JobNotFound(f"There is no job {job_id}.")
+    if Status(status) in FINAL:
+        raise TransitionRefused(f"Job {job_id} is {status}: only a job that has not ended can be cancelled.")
+    return cancel_all([job_id], reason=reason)
+
+
+def cancel_all(ids: Iterable[UUID], *, reason: str) -> Cancelled:
+    """Cancel open jobs and every job below them, in short transactions; those that have ended are left alone."""
+    result, level = Cancelled([], []), list(ids)
+    while level:
+        for start in range(0, len(level), BATCH):
+            _cancel_batch(level[start : start + BATCH], reason, result)
+        # Children of jobs that were cancelled before are looked at too: an order that was interrupted is finished.
+        level = list(jobs().filter(parent_id__in=level).in_status(*OPEN).values_list("id", flat=True))
+    return result
+
+
+def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
+    def work() -> tuple[list[UUID], list[UUID], set[tuple[UUID, str | None]]]:
+        rows = list(
+            jobs()
+            .filter(id__in=ids)
+            .in_status(*OPEN)
+            .order_by("id")
+            .select_for_update()
+            .values_list("id", "status", "parent_id", "parent_call")
+        )
+        undone = set(_with_compensations([row[0] for row in rows]))
+        running = [row[0] for row in rows if row[1] == Status.RUNNING or row[0] in undone]
+        at_once = [row[0] for row in rows if row[0] not in set(running)]
+        these = jobs().filter(id__in=running)
+        these.update(cancel_requested_at=DatabaseNow())
+        if undone:
+            move("recall", jobs().filter(id__in=undone), run_at=None)
+        if at_once:
+            asked = DatabaseNow()
+            move("cancel", jobs().filter(id__in=at_once), cancel_requested_at=asked, last_error=reason)
+        if running and get_settings().notify:
+            queues = these.pending().values_list("queue", flat=True).distinct()
+            dialect().notify([*(f"{CANCEL}{job_id}" for job_id in running), *queues])
+        ended = set(at_once)
+        return at_once, running, {(row[2], row[3]) for row in rows if row[2] is not None and row[0] in ended}
+
+    at_once, running, parents = dialect().in_own_transaction(work)
+    result.cancelled.extend(at_once)
+    result.requested.extend(running)
+    if parents:
+        wake_waiting(parents)
+
+
+def _with_compensations(ids: list[UUID]) -> list[UUID]:
+    """Return the jobs that have registered compensations and did not run yet."""
+    registered = Checkpoint.objects.using(alias()).filter(
+        job=OuterRef("id"), generation=OuterRef("generation"), kind="compensation"
+    )
+    return list(jobs().filter(Q(Exists(registered)), id__in=ids).values_list("id", flat=True))
+
+
+def cancelled_jobs_of(worker_id: int) -> list[UUID]:
+    """Return the jobs that a worker runs and that are to be cancelled."""
+    asked: JobQuerySet = jobs().held_by(worker_id).filter(cancel_requested_at__isnull=False)
+    return list(asked.values_list("id", flat=True))

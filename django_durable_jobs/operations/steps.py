@@ -1,0 +1,59 @@
+"""One transaction per step of a running job: under its token, and stored once.
+
+Everything durable that is more than a result goes through here: the deadline of a sleep, a message with its
+consumption, the children of a call. The job's row is locked first, so the step happens with the checkpoint that says
+so, and only while the lease is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..dialects.rows import Claimed, NewCheckpoint
+from ..errors import JobCancelled, LeaseLost
+from ..models import Checkpoint
+from .checkpoints import Stored, save
+from .database import alias, jobs
+
+
+def hold(job: Claimed, *, heed: bool = True) -> None:
+    """Lock the row of a running job under its token, for the rest of the transaction.
+
+    Raises ``LeaseLost`` when the token is no longer the present one, and ``JobCancelled`` when the job is to be
+    cancelled, unless that is not to be heeded.
+    """
+    this = jobs().running().filter(id=job.id, token=job.token).select_for_update()
+    found = this.values_list("cancel_requested_at", flat=True).first()
+    if found is None and not this.exists():
+        raise LeaseLost(f"Job {job.id} is no longer held under this token.")
+    if found is not None and heed:
+        raise JobCancelled(f"Job {job.id} was cancelled by an order.")
+
+
+def once(
+    job: Claimed,
+    row: NewCheckpoint,
+    decide: Callable[[], str | None],
+    *,
+    before: Sequence[NewCheckpoint] = (),
+    heed: bool = True,
+) -> Stored | None:
+    """Return the checkpoint at the key of ``row``, or store what ``decide`` returns there; ``None`` stores nothing.
+
+    To be called in a transaction, which may be repeated: what was decided and stored the first time is found the
+    second time. ``before`` are rows that go into the same commit.
+    """
+    hold(job, heed=heed)
+    place = Checkpoint.objects.using(alias()).filter(job_id=job.id, generation=row.generation, key=row.key)
+    found = place.values_list("name", "kind", "result", "error").first()
+    if found is not None:
+        return Stored(*found)
+    if before:
+        save(before)
+    result = decide()
+    if result is None:
+        return None
+    Checkpoint.objects.using(alias()).create(
+        job_id=job.id, generation=row.generation, key=row.key, name=row.name, kind=row.kind, result=result
+    )
+    return Stored(row.name, row.kind, result, None)

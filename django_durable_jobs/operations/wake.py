@@ -1,0 +1,131 @@
+"""Parking jobs, and ending their waits: by a message, by the end of children, by an event, or by an order to cancel.
+
+What a job waits for stands in its ``waiting_for``: one text, which whoever ends the wait writes down in the same
+way. A wait for a time has a ``run_at`` and is ended by ``promote``.
+
+==================== ==========================================================================
+``time``             nothing but ``run_at``
+``message NAME``     a message with this name, sent to the job
+``event NAME ...``   see ``operations/messages.py``
+``children G/K``     every child of call K (of generation G) has ended
+``children! G/K``    the same, or one of them ended without a result
+``several``          more than one of these, in branches of an async job: whichever comes first
+==================== ==========================================================================
+
+Waking a job that need not wake does no harm: it looks, and parks again. So a wake-up may be generous, but must not
+be lost. A message locks the job's row before it is stored, so a job that parks finds it or is found by it.
+The end of a child is looked at by both sides after their commit; ``wake_forgotten`` finds what a crash between
+commit and look has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import timedelta
+from functools import reduce
+from operator import or_
+from typing import Final
+from uuid import UUID
+
+from django.db.models import Exists, F, OuterRef, Q
+from django.db.models.functions import Substr
+
+from ..conf import get_settings
+from ..dialects.now import DatabaseNow
+from ..dialects.rows import Claimed
+from ..models import Message
+from ..outcomes import CHILDREN, Parked
+from ..querysets.jobs import JobQuerySet
+from ..states import OPEN, UNSUCCESSFUL, Status
+from .database import alias, dialect, jobs
+from .transition import move
+
+TIME: Final = "time"
+SEVERAL: Final = "several"
+MESSAGE: Final = "message "
+ALL_CHILDREN: Final = f"{CHILDREN} "
+FIRST_FAILURE: Final = f"{CHILDREN}! "
+LOOK_AGAIN: Final = timedelta(hours=1)
+"""After this a job with several waits looks for itself, should every other way have failed."""
+BATCH: Final = 200
+
+Group = tuple[UUID, str | None]
+"""Children of one call: the parent's id, and the call."""
+
+
+def park(job: Claimed, outcome: Parked) -> bool:
+    """Let a running job wait; ``False`` when its lease was lost. A message that is there already ends the wait."""
+    several = len(set(outcome.waits)) > 1
+    until = outcome.until
+    moved = move(
+        "park",
+        jobs().filter(id=job.id),
+        token=job.token,
+        attempt=F("attempt") - 1,
+        # It came to a rest, so it does not kill its worker.
+        rescues=0,
+        waiting_for=SEVERAL if several else outcome.waits[0],
+        run_at=DatabaseNow() + LOOK_AGAIN if several and until is None else until,
+    )
+    if moved and _has_come(job.id, outcome.waits):
+        _wake(jobs().filter(id=job.id))
+    return bool(moved)
+
+
+def _has_come(job_id: UUID, waits: Iterable[str]) -> bool:
+    """Look in the transaction that parked the job, which has its row locked."""
+    names = [wait.removeprefix(MESSAGE) for wait in waits if wait.startswith(MESSAGE)]
+    sent = Message.objects.using(alias()).filter(job_id=job_id, name__in=names, consumed_at=None)
+    return bool(names and sent.exists()) or jobs().filter(id=job_id, cancel_requested_at__isnull=False).exists()
+
+
+def wake_waiting(groups: Collection[Group], parked: Collection[UUID] = ()) -> int:
+    """Wake the parents whose children of one of ``groups`` have ended, and jobs just ``parked`` that need not wait."""
+    parents = {parent for parent, _call in groups} | set(parked)
+    waiting = jobs().in_status(Status.WAITING).filter(id__in=parents)
+    found = list(waiting.filter(children_have_ended()).values_list("id", flat=True))
+    several = set(waiting.filter(waiting_for=SEVERAL).values_list("id", flat=True))
+    found += [parent for parent, call in groups if parent in several and _group_has_ended(parent, call)]
+    return wake(found)
+
+
+def wake(ids: Collection[UUID]) -> int:
+    """End the waits of these jobs."""
+    return dialect().in_own_transaction(lambda: _wake(jobs().filter(id__in=ids))) if ids else 0
+
+
+def _wake(these: JobQuerySet) -> int:
+    queues = set(these.in_status(Status.WAITING).values_list("queue", flat=True))
+    moved = move("wake", these, run_at=None) if queues else 0
+    if moved and get_settings().notify:
+        dialect().notify(sorted(queues))
+    return moved
+
+
+def children_have_ended() -> Q:
+    """Say of a waiting parent that the children it waits for have ended, or one has failed where that is enough."""
+    children = jobs().filter(parent=OuterRef("id"), parent_call=OuterRef("waiting_for"))
+    all_ended = Q(waiting_for__startswith=CHILDREN) & ~Q(Exists(children.in_status(*OPEN)))
+    one_failed = Q(waiting_for__startswith=FIRST_FAILURE) & Q(Exists(children.in_status(*UNSUCCESSFUL)))
+    return all_ended | one_failed
+
+
+def _group_has_ended(parent: UUID, call: str | None) -> bool:
+    children = jobs().filter(parent=parent, parent_call=call)
+    if (call or "").startswith(FIRST_FAILURE) and children.in_status(*UNSUCCESSFUL).exists():
+        return True
+    return not children.in_status(*OPEN).exists()
+
+
+def wake_forgotten() -> int:
+    """Wake up to 200 jobs whose wait has ended although nobody told them: a worker died between commit and look."""
+    mail = Message.objects.using(alias()).filter(
+        job=OuterRef("id"), name=Substr(OuterRef("waiting_for"), len(MESSAGE) + 1), consumed_at=None
+    )
+    reasons = [
+        Q(cancel_requested_at__isnull=False),
+        children_have_ended(),
+        Q(waiting_for__startswith=MESSAGE) & Q(Exists(mail)),
+    ]
+    waiting = jobs().in_status(Status.WAITING).filter(reduce(or_, reasons))
+    return wake(list(waiting.values_list("id", flat=True)[:BATCH]))
