@@ -17,7 +17,7 @@ from pathlib import Path
 
 from django.db import connection, connections
 
-from django_durable_jobs import Backoff, call, current_job, durable_job
+from django_durable_jobs import Backoff, call, current_job, durable_job, sleep
 from django_durable_jobs.models import Job
 from tests.reliability.orders import obey, wait_for
 
@@ -178,3 +178,10 @@ def die(ledger: str, name: str, how: str) -> None:
             sys.exit(3)
         case _:
             raise ValueError(how)
+
+
+@durable_job
+def sleep_long(n: int) -> int:
+    """Wait for an hour, as a row."""
+    sleep(3600)
+    return n
