@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         TransitionRefused,
         UnknownDefinition,
     )
+    from .ids import new_job_id
     from .operations.retry import retry
     from .states import Status
 
@@ -59,6 +60,7 @@ _HOMES = {
         "TransitionRefused",
         "UnknownDefinition",
     ),
+    "ids": ("new_job_id",),
     "operations.retry": ("retry",),
     "states": ("Status",),
 }
@@ -92,6 +94,7 @@ __all__ = [
     "enqueue",
     "enqueue_many",
     "get_job",
+    "new_job_id",
     "retry",
 ]
 

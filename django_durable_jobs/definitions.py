@@ -18,6 +18,7 @@ from uuid import UUID
 
 from .backoff import Backoff
 from .errors import DefinitionError, OptionError, _as_delay
+from .ids import is_job_id
 from .serialization import ArgumentCodec, Codec
 
 MAX_ATTEMPTS: Final = 1000
@@ -123,9 +124,15 @@ def _check_run_at(value: object) -> datetime | None:
 
 
 def _check_id(value: object) -> UUID | None:
-    if value is None or isinstance(value, UUID):
+    if value is None or (isinstance(value, UUID) and is_job_id(value)):
         return value
-    raise OptionError(f"id must be a uuid.UUID, not {_shown(value)}.")
+    given = f"{value} of version {value.version}" if isinstance(value, UUID) else _shown(value)
+    # Claims and retention walk the primary key by time: a job under any other id would be taken out of turn and kept
+    # or looked at for ever.
+    raise OptionError(
+        f"id must be a uuid.UUID of version 7, since ids of jobs sort by their creation, not {given}. Make one with "
+        "django_durable_jobs.new_job_id() and store it with your own row: a repeated enqueue finds the first job."
+    )
 
 
 _RULES: Final[dict[str, Callable[[object], Any]]] = {

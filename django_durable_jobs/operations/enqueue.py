@@ -17,7 +17,7 @@ from ..dialects import Dialect, dialect_of
 from ..dialects.rows import NewJob
 from ..errors import DurableJobsError, OptionError
 from ..faults import fault
-from ..ids import new_id
+from ..ids import new_job_id
 from ..models import Job
 
 NOTIFY_PAUSE: Final = 0.005
@@ -74,7 +74,7 @@ def _new_job(request: Request, settings: Settings) -> NewJob:
     retries = settings.retries if options.retries is None else options.retries
     priority = settings.priority if options.priority is None else options.priority
     return NewJob(
-        id=options.id or new_id(),
+        id=options.id or new_job_id(),
         definition=definition.name,
         queue=options.queue or settings.default_queue,
         rank=-priority,

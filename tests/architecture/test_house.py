@@ -44,6 +44,7 @@ PUBLIC = [
     "enqueue",
     "enqueue_many",
     "get_job",
+    "new_job_id",
     "retry",
 ]
 
