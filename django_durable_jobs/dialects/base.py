@@ -92,6 +92,14 @@ class Dialect:
         """Answer whether a transaction is open that Django does not know of."""
         return False
 
+    def end_session(self, connection: BaseDatabaseWrapper) -> None:
+        """Close the connection so that no other use of it finds what its session was left with."""
+        connection.close()
+
+    def take_pool(self) -> object | None:
+        """Take away the pool that this process shares among its threads, without closing it; ``None`` without one."""
+        return None
+
     def reset_session(self, connection: BaseDatabaseWrapper) -> None:
         """Undo what a job's code may have left in its thread's session, after the transaction is closed."""
 

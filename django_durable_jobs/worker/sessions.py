@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, TypeVar
 
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
@@ -43,7 +44,7 @@ class _Use:
 
 
 _inherited: list[object] = []
-"""Connections of a parent process, kept so that nothing ever closes them here: that would end its sessions."""
+"""Connections and pools of a parent process, kept so that nothing ever closes them here: that would end its sessions."""
 
 
 def install() -> None:
@@ -59,6 +60,8 @@ def _give_forked_processes_their_own() -> None:
 
 
 def _forget_inherited() -> None:
+    # A pool's sessions are the parent's as well, and the threads that look after it do not exist here.
+    _inherited.extend(pool for name in connections if (pool := dialect_of(name).take_pool()) is not None)
     for connection in opened():
         if connection.connection is not None:
             _inherited.append(connection.connection)
@@ -161,7 +164,7 @@ def _drop(connection: BaseDatabaseWrapper) -> None:
     connection.needs_rollback = False
     connection.closed_in_transaction = False
     try:
-        connection.close()
+        dialect_of(connection.alias).end_session(connection)
     except Exception as error:  # noqa: BLE001 -- it is gone either way
         logger.debug("A connection could not be closed: %s", error)
         connection.connection = None

@@ -131,6 +131,30 @@ def fork_and_query(ledger: str) -> bool:
 
 
 @durable_job
+def fork_and_name_sessions(ledger: str) -> bool:
+    """Fork, query in both processes, and note whether the child's session was there before the fork."""
+    before = _session(), connection.connection
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pid FROM pg_stat_activity")
+        known = {pid for (pid,) in cursor.fetchall()}
+    child = os.fork()
+    if child == 0:
+        try:
+            note(ledger, f"child {'shared' if _session() in known else 'own'}")
+            connections.close_all()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    return (_session(), connection.connection) == before
+
+
+def _session() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return int(cursor.fetchone()[0])
+
+
+@durable_job
 def spin(seconds: float) -> int:
     """Compute, in Python alone."""
     turns, until = 0, time.monotonic() + seconds

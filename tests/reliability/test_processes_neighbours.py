@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
+from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.models import Attempt, Worker
 from django_durable_jobs.states import Status
+from tests.databases import URL_VARIABLE, database_url
 from tests.factories import present
 from tests.reliability.harness import Workers
 from tests.reliability.process_jobs import (
+    fork_and_name_sessions,
     fork_and_query,
     fork_and_terminate,
     hold,
@@ -25,6 +30,18 @@ def test_a_forked_process_gets_a_connection_of_its_own_and_leaves_the_jobs_alone
     for _ in range(3):
         assert fork_and_query.enqueue(workers.ledger).result(15) is True
     assert workers.lines("child") == ["child 1 own", "child 2 own", "child 3 own"]
+    assert "Traceback" not in worker.output
+
+
+def test_x39_a_forked_process_takes_nothing_from_the_pool_of_its_parent(workers: Workers, dialect: Dialect) -> None:
+    if not dialect.has_notifications:
+        pytest.skip("has_notifications: Django has a pool on PostgreSQL only")
+    url = database_url()
+    pooled = f"{url}{'&' if '?' in url else '?'}pool=10"
+    worker = workers.start("--queue", "default=1", environment={URL_VARIABLE: pooled})
+    for _ in range(3):
+        assert fork_and_name_sessions.enqueue(workers.ledger).result(15) is True
+    assert workers.lines("child") == ["child own"] * 3
     assert "Traceback" not in worker.output
 
 
