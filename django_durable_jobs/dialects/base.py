@@ -21,6 +21,7 @@ from django.db.models.functions import Greatest
 from ..states import TRANSITIONS, Status
 from .now import DatabaseNow
 from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, NewJob
+from .sessions import Sessions
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -34,7 +35,7 @@ RETRIES_OF_A_CONFLICT = 8
 """How often a statement that lost against another one is repeated before its error is let out."""
 
 
-class Dialect:
+class Dialect(Sessions):
     """What the package needs from a database. Flags are questions; the default is the modest answer."""
 
     has_notifications: ClassVar[bool] = False
@@ -83,25 +84,7 @@ class Dialect:
     def tune_tables(self, schema_editor: BaseDatabaseSchemaEditor, *, back: bool) -> None:
         """Set storage parameters of our tables, or take them back; called by a migration."""
 
-    # Connections --------------------------------------------------------------------------------------------
-
-    def prepare_worker_connection(self, connection: BaseDatabaseWrapper) -> None:
-        """Set what a worker's connection needs beyond the project's own options; called when it opens."""
-
-    def has_open_transaction(self, connection: BaseDatabaseWrapper) -> bool:
-        """Answer whether a transaction is open that Django does not know of."""
-        return False
-
-    def end_session(self, connection: BaseDatabaseWrapper) -> None:
-        """Close the connection so that no other use of it finds what its session was left with."""
-        connection.close()
-
-    def take_pool(self) -> object | None:
-        """Take away the pool that this process shares among its threads, without closing it; ``None`` without one."""
-        return None
-
-    def reset_session(self, connection: BaseDatabaseWrapper) -> None:
-        """Undo what a job's code may have left in its thread's session, after the transaction is closed."""
+    # Checks and errors --------------------------------------------------------------------------------------
 
     def database_problems(self) -> list[tuple[str, str, str]]:
         """Return (check id, message, hint) for what this database or its settings cannot give us."""

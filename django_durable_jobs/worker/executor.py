@@ -85,10 +85,22 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 -- not the job's code, which is caught closer to it
             outcome = self._stumbled(job, error)
         try:
-            sessions.clean_up()
+            left = sessions.clean_up()
         except BaseException:
-            logger.exception("Connections could not be cleaned after job %s", job.id)
-        return outcome
+            fields = _fields(job, self._worker_name)
+            logger.exception("Connections could not be cleaned after job %s", job.id, extra=fields)
+            return outcome
+        return outcome if left is None else self._left_open(job, outcome, left)
+
+    def _left_open(self, job: Claimed, outcome: Outcome, left: OpenTransaction) -> Outcome:
+        """Refuse the completion of a job whose writes were rolled back; the same code would do the same again."""
+        fields = _fields(job, self._worker_name)
+        if not isinstance(outcome, Completed):
+            logger.warning("Job %s ended with its own outcome. %s", job.id, left, extra=fields)
+            return outcome
+        failure = _failure(left)
+        logger.error("Job %s failed: %s", job.id, failure.error, extra=fields)
+        return Failed(failure)
 
     def _run(self, job: Claimed) -> Outcome:
         prepared = self._prepare(job)

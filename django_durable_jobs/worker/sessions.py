@@ -19,6 +19,7 @@ from django.db.backends.signals import connection_created
 
 from ..clock import SYSTEM
 from ..dialects import dialect_of
+from ..errors import OpenTransaction
 from ..operations.connections import is_own, opened, transaction_open
 from ..operations.database import alias
 
@@ -44,7 +45,7 @@ class _Use:
 
 
 _inherited: list[object] = []
-"""Connections and pools of a parent process, kept so that nothing ever closes them here: that would end its sessions."""
+"""Connections and pools of a parent process, kept so that nothing here ever closes them and ends its sessions."""
 
 
 def install() -> None:
@@ -101,21 +102,37 @@ def before_job() -> None:
             connection.health_check_done = False  # type: ignore[attr-defined]
 
 
-def clean_up() -> None:
-    """Leave every connection of this thread as new; called after each job."""
+def clean_up() -> OpenTransaction | None:
+    """Leave every connection of this thread as new; called after each job.
+
+    Returns an error, not raised, if a transaction was open: what was written in it is rolled back.
+    """
+    left = None
     for connection in opened():
-        if connection.connection is not None or connection.in_atomic_block:
-            _clean(connection)
+        if (connection.connection is not None or connection.in_atomic_block) and _clean(connection):
+            left = _left_open(connection)
         connection.queries_log.clear()  # with DEBUG Django keeps every statement
+    return left
+
+
+def _left_open(connection: BaseDatabaseWrapper) -> OpenTransaction:
+    return OpenTransaction(
+        f"A transaction was left open on database {connection.alias!r}; it was rolled back. Commit it before the code "
+        "returns, e.g. with atomic() as a with block."
+    )
 
 
 def around(function: Callable[[], Result]) -> Result:
     """Run a function that an async job sends to a thread, with connections that are clean before and after."""
     before_job()
+    left = None
     try:
-        return function()
+        result = function()
     finally:
-        clean_up()
+        left = clean_up()
+    if left is not None:
+        raise left
+    return result
 
 
 def between(function: Callable[[], Result]) -> Result:
@@ -124,25 +141,27 @@ def between(function: Callable[[], Result]) -> Result:
     The rest is cleaned when the job is over: that costs a round trip, and this runs for each query.
     """
     before_job()
+    left = None
     try:
-        return function()
+        result = function()
     finally:
         for connection in opened():
             if transaction_open(connection):
                 _drop(connection)
+                left = _left_open(connection)
             _use_of(connection).last = SYSTEM.monotonic()
+    if left is not None:
+        raise left
+    return result
 
 
-def _clean(connection: BaseDatabaseWrapper) -> None:
-    use = _use_of(connection)
+def _clean(connection: BaseDatabaseWrapper) -> bool:
+    """Make the connection as new; answer whether a transaction had to be rolled back."""
+    use, rolled_back = _use_of(connection), False
     try:
         # Asked first, as none of it needs a statement that would have been noticed.
         if transaction_open(connection) or connection.in_atomic_block or connection.closed_in_transaction:
-            logger.warning(
-                "A job left a transaction open on database %r; it was rolled back",
-                connection.alias,
-                extra={"database": connection.alias},
-            )
+            rolled_back = True
             _drop(connection)
         elif connection.errors_occurred:
             _drop(connection)
@@ -154,6 +173,7 @@ def _clean(connection: BaseDatabaseWrapper) -> None:
     if use.used:
         use.used = False
         use.last = SYSTEM.monotonic()
+    return rolled_back
 
 
 def _drop(connection: BaseDatabaseWrapper) -> None:

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 
 from django_durable_jobs import Backoff, call, current_job, durable_job
 from django_durable_jobs.models import Job
@@ -146,6 +146,13 @@ def fork_and_name_sessions(ledger: str) -> bool:
             os._exit(0)
     os.waitpid(child, 0)
     return (_session(), connection.connection) == before
+
+
+@durable_job
+def leave_transaction_open(ledger: str) -> None:
+    """Leave a transaction open, in a session whose number is noted."""
+    transaction.set_autocommit(False)
+    note(ledger, f"session {_session()}")
 
 
 def _session() -> int:
