@@ -15,6 +15,7 @@ from uuid import UUID
 
 from ..clock import SYSTEM, Clock
 from ..dialects.rows import Claim, Claimed, Want
+from ..durable.context import fields_of
 from ..errors import Interrupted
 from ..faults import fault
 from ..operations.database import dialect, jobs
@@ -192,7 +193,9 @@ class Dispatcher:
             if isinstance(ending.outcome, BackedOff | Snoozed):
                 self.due_later(ending.outcome.delay.total_seconds())
             if ending.job.id not in stored:
-                logger.info("Job %s ended here after its lease was lost; nothing was stored", ending.job.id)
+                fields = fields_of(ending.job, ending.worker_name)
+                text = "Job %s ended here after its lease was lost; nothing was stored"
+                logger.info(text, ending.job.id, extra=fields)
 
     # Claiming -----------------------------------------------------------------------------------------------
 

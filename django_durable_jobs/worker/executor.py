@@ -23,7 +23,7 @@ from ..backoff import Backoff
 from ..conf import get_settings
 from ..definitions import Definition, Options
 from ..dialects.rows import Claimed, NewCheckpoint
-from ..durable.context import Frame, JobContext, frames
+from ..durable.context import Frame, JobContext, fields_of, frames
 from ..durable.recorder import Recorder
 from ..durable.replay import History
 from ..durable.threads import Helpers
@@ -87,14 +87,14 @@ class Executor:
         try:
             left = sessions.clean_up()
         except BaseException:
-            fields = _fields(job, self._worker_name)
+            fields = fields_of(job, self._worker_name)
             logger.exception("Connections could not be cleaned after job %s", job.id, extra=fields)
             return outcome
         return outcome if left is None else self._left_open(job, outcome, left)
 
     def _left_open(self, job: Claimed, outcome: Outcome, left: OpenTransaction) -> Outcome:
         """Refuse the completion of a job whose writes were rolled back; the same code would do the same again."""
-        fields = _fields(job, self._worker_name)
+        fields = fields_of(job, self._worker_name)
         if not isinstance(outcome, Completed):
             logger.warning("Job %s ended with its own outcome. %s", job.id, left, extra=fields)
             return outcome
@@ -170,7 +170,7 @@ class Executor:
             args, kwargs = definition.arguments.load(job.payload)
         except DurableJobsError as error:
             # Neither time nor another attempt mends this; code or an operator does.
-            fields = _fields(job, self._worker_name)
+            fields = fields_of(job, self._worker_name)
             logger.error("Job %s cannot run: %s", job.id, error, extra=fields)  # noqa: TRY400 -- our own message
             return Failed(_failure(error))
         context = JobContext(job, options, self._recorder, worker_name=self._worker_name, helpers=self._helpers)
@@ -192,7 +192,7 @@ class Executor:
     def _raised(self, prepared: _Prepared, error: BaseException) -> Outcome:
         job = prepared.context.row
         outcome = self._outcome_of(prepared, error)
-        fields = _fields(job, self._worker_name)
+        fields = fields_of(job, self._worker_name)
         match outcome:
             case Failed(failure):
                 logger.error("Job %s failed: %s", job.id, failure.error, extra=fields)
@@ -231,7 +231,7 @@ class Executor:
     def _stumbled(self, job: Claimed, error: BaseException) -> Outcome:
         """Make an outcome of an error outside of the job's code, such as memory that is full."""
         try:
-            logger.error("Job %s could not be run", job.id, exc_info=error, extra=_fields(job, self._worker_name))
+            logger.error("Job %s could not be run", job.id, exc_info=error, extra=fields_of(job, self._worker_name))
             failure = _failure(error)
         except BaseException:  # noqa: BLE001 -- even describing it fails
             failure = Failure(f"{type(error).__name__} (it cannot be described)", "")
@@ -276,7 +276,8 @@ async def _end_tasks(context: JobContext) -> None:
         task.cancel()
     with suppress(asyncio.CancelledError):
         if tasks and (await asyncio.wait(tasks, timeout=LEFTOVER_TIME))[1]:
-            logger.warning("Calls of job %s do not end although they were cancelled", context.id)
+            fields = fields_of(context.row, context.worker_name)
+            logger.warning("Calls of job %s do not end although they were cancelled", context.id, extra=fields)
 
 
 @lru_cache(maxsize=1024)
@@ -303,8 +304,3 @@ def _failure(error: BaseException | str, raised: BaseException | None = None) ->
 
 def _trace(error: BaseException | None) -> str:
     return "" if error is None else format_traceback(error, get_settings().traceback_limit)
-
-
-def _fields(job: Claimed, worker_name: str) -> dict[str, object]:
-    names = ("definition", "attempt", "queue")
-    return {"job": str(job.id), **{name: getattr(job, name) for name in names}, "worker": worker_name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -47,6 +48,9 @@ PUBLIC = [
     "new_job_id",
     "retry",
 ]
+
+
+JOB_IN_MESSAGE = re.compile(r"\b[Jj]ob %s")
 
 
 def relative(path: Path) -> str:
@@ -103,3 +107,23 @@ def test_a_status_is_written_by_one_function() -> None:
         lines_with(r"\.update\([^)]*status\s*=|\.status\s*=[^=]", allowed={"dialects/", "operations/transition.py"})
         == []
     )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_line_of_the_log_about_one_job_carries_its_fields(path: Path) -> None:
+    """B7: whoever looks for a job in a log looks by the field, not by the words of the message."""
+    tree = ast.parse(path.read_text())
+    texts = {
+        target.id: node.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and ast.unparse(node.func).startswith("logger.") and node.args):
+            continue
+        first = node.args[0]
+        message = texts.get(first.id) if isinstance(first, ast.Name) else getattr(first, "value", "")
+        if JOB_IN_MESSAGE.search(str(message)):
+            assert "extra" in {keyword.arg for keyword in node.keywords}, f"line {node.lineno}"
