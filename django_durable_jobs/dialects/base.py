@@ -102,6 +102,10 @@ class Dialect(Sessions):
         """Answer whether ``error`` says that the database is away or read-only for now."""
         return isinstance(error, (InterfaceError, OperationalError))
 
+    def is_missing_table(self, error: Exception) -> bool:
+        """Answer whether ``error`` says that a table is not there."""
+        return False
+
     def in_own_transaction(self, work: Callable[[], Result]) -> Result:
         """Run ``work`` in one transaction, again when it loses against another one (deadlock, lock wait).
 

@@ -130,6 +130,10 @@ class PostgreSQLSession(Dialect):
             state in AWAY or (state is None and isinstance(error, OperationalError)) or (state or "").startswith("08")
         )
 
+    def is_missing_table(self, error: Exception) -> bool:
+        """Answer whether the name of a table leads nowhere."""
+        return _sqlstate(error) == "42P01"
+
     def database_problems(self) -> list[tuple[str, str, str]]:
         """Refuse servers that are too old."""
         version: int = self.connection.pg_version  # type: ignore[attr-defined]

@@ -74,6 +74,10 @@ class SQLite(Dialect):
         """Answer whether the file cannot be used for now: locked, full disk, unreadable."""
         return isinstance(error, OperationalError) and any(word in str(error) for word in UNUSABLE)
 
+    def is_missing_table(self, error: Exception) -> bool:
+        """Answer whether the name of a table leads nowhere."""
+        return isinstance(error, OperationalError) and "no such table" in str(error)
+
     def database_problems(self) -> list[tuple[str, str, str]]:
         """Refuse versions without RETURNING."""
         if sqlite3.sqlite_version_info >= MINIMUM:
