@@ -67,7 +67,17 @@ def _queue(text: str) -> tuple[str, int | None]:
     try:
         return check_queue(name), _whole(1, 1000)(amount) if equals else None
     except OptionError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise argparse.ArgumentTypeError(f"{error} {_known_queues(text)}") from None
+
+
+def _known_queues(text: str) -> str:
+    """Say which queues there are, and what to write for a pattern or a list of them."""
+    known = ", ".join(registry.queues())
+    if "*" in text:
+        return f"Every queue is served when --queue is left out; known: {known}."
+    if "," in text or " " in text:
+        return f"Give --queue once for each; every queue is served when it is left out; known: {known}."
+    return f"Known: {known}."
 
 
 def _name(text: str) -> str:
@@ -88,7 +98,7 @@ class Command(BaseCommand):
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         """Answer wrong options by one line, without the usage of all of them."""
         parser = super().create_parser(prog_name, subcommand, **kwargs)
-        parser.print_usage = _nothing  # type: ignore[method-assign,assignment]
+        parser.print_usage = _nothing  # type: ignore[method-assign,assignment]  # argparse has no switch for it
         return parser
 
     def run_from_argv(self, argv: list[str]) -> None:
