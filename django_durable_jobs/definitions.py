@@ -104,7 +104,7 @@ def _check_backoff(value: object) -> Backoff | None:
 
 
 def _check_delay(value: object) -> timedelta | None:
-    return None if value is None else _as_delay(value, "delay")  # type: ignore[arg-type]
+    return None if value is None else _as_delay(value, "delay")  # type: ignore[arg-type]  # it checks the type
 
 
 def _check_run_at(value: object) -> datetime | None:

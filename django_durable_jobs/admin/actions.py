@@ -112,8 +112,7 @@ def carry_out(order: Order, request: HttpRequest, queryset: QuerySet[Job]) -> Re
                 done.append(job)
         report.done += len(done)
         if done:
-            # The type of the user is the project's; a session that may give orders has one.
-            LogEntry.objects.log_actions(request.user.pk, done, order.flag, order.note)  # type: ignore[arg-type]
+            LogEntry.objects.log_actions(request.user.pk, done, order.flag, order.note)  # type: ignore[arg-type]  # who may give orders has one
         if report.broken:
             break
     return report

@@ -136,7 +136,7 @@ class PostgreSQLSession(Dialect):
 
     def database_problems(self) -> list[tuple[str, str, str]]:
         """Refuse servers that are too old."""
-        version: int = self.connection.pg_version  # type: ignore[attr-defined]
+        version: int = self.connection.pg_version  # type: ignore[attr-defined]  # this backend's own
         if version >= MINIMUM:
             return []
         return [

@@ -99,7 +99,7 @@ def before_job() -> None:
     for connection in opened():
         if connection.connection is not None and SYSTEM.monotonic() - _use_of(connection).last > CHECK_AFTER:
             connection.health_check_enabled = True  # type: ignore[attr-defined]  # the stubs lack it
-            connection.health_check_done = False  # type: ignore[attr-defined]
+            connection.health_check_done = False  # type: ignore[attr-defined]  # as above
 
 
 def clean_up() -> OpenTransaction | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import django_durable_jobs
+from tests.databases import ROOT
 
 PACKAGE = Path(django_durable_jobs.__file__).parent
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts)
@@ -51,6 +52,15 @@ PUBLIC = [
 
 
 JOB_IN_MESSAGE = re.compile(r"\b[Jj]ob %s")
+
+
+EVERYWHERE = sorted(
+    path
+    for folder in ("django_durable_jobs", "docs", "example_project", "tests")
+    for path in (ROOT / folder).rglob("*.py")
+)
+LINT_IS_TOLD = re.compile(r"#\s*noqa(?!: [A-Z0-9]+(, ?[A-Z0-9]+)* --? \S)")
+TYPES_ARE_TOLD = re.compile(r"#\s*type: ignore(?!\[[a-z,-]+\]  # \S)")
 
 
 def relative(path: Path) -> str:
@@ -127,3 +137,14 @@ def test_a_line_of_the_log_about_one_job_carries_its_fields(path: Path) -> None:
         message = texts.get(first.id) if isinstance(first, ast.Name) else getattr(first, "value", "")
         if JOB_IN_MESSAGE.search(str(message)):
             assert "extra" in {keyword.arg for keyword in node.keywords}, f"line {node.lineno}"
+
+
+def test_whoever_silences_a_rule_says_why() -> None:
+    """A test may hand over what the types forbid without a word: that is what it tests."""
+    silent = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in EVERYWHERE
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if LINT_IS_TOLD.search(line) or (path in SOURCES and TYPES_ARE_TOLD.search(line))
+    ]
+    assert silent == []
