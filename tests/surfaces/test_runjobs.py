@@ -35,10 +35,7 @@ from tests.waiting import eventually
         (["--max-jobs", "0"], "'0' is not a whole number"),
         (["--queue", "a,b"], "argument --queue: queue 'a,b' is not a usable name"),
         (["--queue", "a,b"], "Give --queue once for each; every queue is served when it is left out; known: default"),
-        (
-            ["--queue", "a, b"],
-            "Give --queue once for each; every queue is served when it is left out; known: default, ",
-        ),
+        (["--queue", "a, b"], "Give --queue once for each; every queue is served when it is left out; known: default"),
         (["--queue", "*"], "Every queue is served when --queue is left out; known: default"),
         (["--queue", "default", "--queue", "*"], "Every queue is served when --queue is left out; known: default"),
         (["--queue", ""], "Known: default"),
