@@ -1,8 +1,8 @@
-"""The first two commands of the README, word for word, where nothing is installed: `python -m tests.acceptance.fresh FOLDER`.
+"""The first two commands of the README, word for word, where nothing else is installed.
 
-FOLDER gets a clone of what is committed here and a virtual environment, and both are new. What makes this a check of
-its own is what is *not* there: the packages of tests, and files that were never committed. Only a slice of the library
-is indexed, so that it takes seconds; run by `tox -e fresh`.
+`python -m tests.acceptance.fresh FOLDER`: FOLDER gets a clone of what is committed here and a virtual environment, both
+new. What makes this a check of its own is what is *not* there: the packages of the tests, and files that were never
+committed. Only a slice of the library is indexed, so that it takes seconds. Run by `tox -e fresh`.
 """
 
 from __future__ import annotations
