@@ -21,11 +21,12 @@ from ... import registry
 from ...conf import get_settings
 from ...definitions import check_queue
 from ...errors import OptionError, WorkerNameTaken
+from ...operations.database import dialect
 from ...worker.children import remember_start
 from ...worker.options import WorkerOptions
 from ...worker.signals_os import leave, on_stop
 from ...worker.supervisor import DONE, Supervisor
-from ...worker.worker import Worker
+from ...worker.worker import WAIT_FOR_DATABASE, Worker
 from ..preflight import (
     log_to_stderr_unless_configured,
     refuse_missing_tables,
@@ -193,7 +194,10 @@ class Command(BaseCommand):
         except WorkerNameTaken as error:
             raise CommandError(str(error), returncode=2) from None
         except DatabaseError as error:
-            raise CommandError(f"The jobs' database cannot be used: {error}. Was manage.py migrate run?") from error
+            text = " ".join(str(error).split())  # one line; drivers write several
+            if dialect().is_disconnect(error):
+                raise CommandError(f"The jobs' database did not answer for {WAIT_FOR_DATABASE:g} s: {text}") from error
+            raise CommandError(f"The jobs' database cannot be used: {text}. Was manage.py migrate run?") from error
 
     def _options(self, given: dict[str, Any]) -> WorkerOptions:
         settings = get_settings()
