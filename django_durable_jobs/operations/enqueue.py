@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -137,7 +138,7 @@ def _notifications(jobs: list[NewJob], dialect: Dialect) -> list[str]:
         # The moment of the commit is not known, so nothing may be left out; the server merges doubles.
         return payloads
     now = SYSTEM.monotonic()
-    due = [payload for payload in payloads if now - _notified.get((dialect.alias, payload), -1.0) >= NOTIFY_PAUSE]
+    due = [payload for payload in payloads if now - _notified.get((dialect.alias, payload), -math.inf) >= NOTIFY_PAUSE]
     _notified.update({(dialect.alias, payload): now for payload in due})
     return due
 
