@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         TransitionRefused,
         UnknownDefinition,
     )
+    from .ids import new_job_id
     from .operations.cancel import cancel
     from .operations.retry import retry
     from .states import Status
@@ -68,6 +69,7 @@ _HOMES = {
         "TransitionRefused",
         "UnknownDefinition",
     ),
+    "ids": ("new_job_id",),
     "operations.cancel": ("cancel",),
     "operations.retry": ("retry",),
     "states": ("Status",),
@@ -107,6 +109,7 @@ __all__ = [
     "enqueue",
     "enqueue_many",
     "get_job",
+    "new_job_id",
     "retry",
     "sleep",
     "sleep_until",
