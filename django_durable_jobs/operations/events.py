@@ -100,7 +100,8 @@ async def aemit(name: str, payload: Any = None, *, key: str | None = None) -> No
 def _emit(channel: Channel, text: str) -> None:
     _events(channel).create(**channel.columns, payload=text, created_at=DatabaseNow())
     # Robust: the event is stored; an error while others are told must not look as if it were not.
-    transaction.on_commit(partial(announce, channel), using=alias(), robust=True)
+    # (No partial(): Django would stumble over its missing name while it logs that error.)
+    transaction.on_commit(lambda: announce(channel), using=alias(), robust=True)
 
 
 def _events(channel: Channel) -> QuerySet[Message]:

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.test import override_settings
 
@@ -65,7 +66,9 @@ async def async_waiter() -> Any:
 
 
 def unread(job: JobHandle[Any]) -> list[str]:
-    return list(Message.objects.filter(job_id=job.id, consumed_at=None).order_by("id").values_list("payload", flat=True))
+    return list(
+        Message.objects.filter(job_id=job.id, consumed_at=None).order_by("id").values_list("payload", flat=True)
+    )
 
 
 def send_sync(job: JobHandle[Any], name: str, payload: Any = None) -> None:
@@ -73,7 +76,7 @@ def send_sync(job: JobHandle[Any], name: str, payload: Any = None) -> None:
 
 
 def send_async(job: JobHandle[Any], name: str, payload: Any = None) -> None:
-    asyncio.run(asend_message(job, name, payload))
+    async_to_sync(asend_message)(job, name, payload)
 
 
 @pytest.mark.parametrize("send", [send_sync, send_async])
@@ -82,7 +85,13 @@ def test_a_job_waits_for_a_message_without_slot_or_attempt(runner: Runner, scrip
     job = runner.enqueue(script)
     assert isinstance(runner.attempt(), Parked)
     now = row(job)
-    assert (now.status, now.waiting_for, now.attempt, now.worker, now.run_at) == ("waiting", "message go", 0, None, None)
+    assert (now.status, now.waiting_for, now.attempt, now.worker, now.run_at) == (
+        "waiting",
+        "message go",
+        0,
+        None,
+        None,
+    )
     send(job, "go", {"n": 1})
     assert row(job).status == "pending"
     assert runner.attempt() == Completed('{"n":1}')
@@ -110,7 +119,12 @@ def test_messages_of_a_name_come_in_order_and_each_once(runner: Runner) -> None:
     assert runner.attempt() == Completed('[1,2,"other name",3]')
     assert unread(job) == ['"one too many"']
     read = Message.objects.exclude(consumed_at=None).order_by("consumed_key")
-    assert list(read.values_list("consumed_key", "payload")) == [("1", "1"), ("2", "2"), ("3", '"other name"'), ("4", "3")]
+    assert list(read.values_list("consumed_key", "payload")) == [
+        ("1", "1"),
+        ("2", "2"),
+        ("3", '"other name"'),
+        ("4", "3"),
+    ]
 
 
 def test_names_that_differ_in_case_are_two_names(runner: Runner) -> None:
