@@ -20,6 +20,8 @@ POINTS: Final = frozenset(
         "after-checkpoint",
         "before-rescue",
         "enqueued",
+        "parked",
+        "before-announce",
     }
 )
 

@@ -74,9 +74,9 @@ def park(job: Claimed, outcome: Parked) -> bool:
         waiting_for=SEVERAL if several else outcome.waits[0],
         run_at=DatabaseNow() + LOOK_AGAIN if several and until is None else until,
     )
-    fault("parked")
     if moved and _has_come(job, outcome.waits):
         _wake(jobs().filter(id=job.id))
+    fault("parked")
     return bool(moved)
 
 

@@ -30,7 +30,7 @@ from django_durable_jobs.dialects import Dialect, dialect_of
 from django_durable_jobs.dialects.now import DatabaseNow
 from django_durable_jobs.errors import NotInJob
 from django_durable_jobs.models import Checkpoint, EventWait, Message
-from django_durable_jobs.operations.events import announce_forgotten, channel_of
+from django_durable_jobs.operations.events import announce, announce_forgotten, channel_of
 from django_durable_jobs.operations.prune import prune_events
 from django_durable_jobs.operations.wake import wake_forgotten
 from django_durable_jobs.outcomes import Completed, Parked
@@ -136,7 +136,7 @@ def test_a_job_gets_each_event_once_in_order_and_the_same_in_a_replay(runner: Ru
     assert GOT == [[1, 2, (3,)]] * 2
 
 
-def test_i19_an_event_that_is_committed_after_a_later_one_is_got_next(runner: Runner, dialect: Dialect) -> None:
+def test_an_event_that_is_committed_after_a_later_one_is_got_next(runner: Runner, dialect: Dialect) -> None:
     """Numbers are given when a row is inserted, not when it is committed: a high-water mark would lose this one."""
     if not dialect.has_parallel_writers:
         pytest.skip("two open transactions that emit: has_parallel_writers")
@@ -180,6 +180,16 @@ def test_old_events_and_old_calls_do_not_wake_a_job_for_ever(runner: Runner) -> 
     assert row(job).status == "waiting"
 
 
+def test_a_call_without_an_event_wakes_the_job_once(runner: Runner) -> None:
+    """Such as that of an event which the job's other branch got."""
+    job = runner.enqueue(listener)
+    runner.attempt()
+    announce(channel_of("paid", "7"))
+    assert row(job).status == "pending"
+    assert isinstance(runner.attempt(), Parked)
+    assert row(job).status == "waiting"
+
+
 # Emitter and waiter at the same moment ----------------------------------------------------------------------
 
 
@@ -189,7 +199,7 @@ def test_an_event_emitted_after_the_look_and_before_the_job_parks_is_not_lost(ru
     outcome = runner.run(claimed)
     assert isinstance(outcome, Parked)
     emit("paid", "in between", key="7")
-    assert EventWait.objects.get().called
+    assert EventWait.objects.filter(job_id=job.id, called=True).count() == 1
     runner.finish(claimed, outcome)
     assert row(job).status == "pending"
     assert runner.attempt() == Completed('"in between"')
