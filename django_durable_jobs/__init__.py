@@ -10,18 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backoff import Backoff
+    from .durable.approvals import Decision, await_for_approval, wait_for_approval
     from .durable.call import acall, call
     from .durable.context import JobContext
     from .durable.decorator import durable_job
     from .durable.frames import current_job
     from .durable.handle import JobHandle
     from .durable.job import DurableJob, aenqueue, enqueue, enqueue_many, get_job
+    from .durable.messages import await_for_event, await_for_message, wait_for_event, wait_for_message
     from .durable.timers import asleep, asleep_until, sleep, sleep_until
     from .errors import (
+        ApprovalDecided,
+        ApprovalExpired,
+        ApprovalNotFound,
         ArgumentError,
         CallError,
         DurableJobsError,
         JobCancelled,
+        JobEnded,
         JobFailed,
         JobNotFound,
         LeaseLost,
@@ -36,7 +42,10 @@ if TYPE_CHECKING:
         UnknownDefinition,
     )
     from .ids import new_job_id
+    from .operations.approvals import approve, pending_approvals, reject
     from .operations.cancel import cancel
+    from .operations.events import aemit, emit
+    from .operations.messages import asend_message, send_message
     from .operations.retry import retry
     from .states import Status
 
@@ -44,18 +53,24 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "backoff": ("Backoff",),
+    "durable.approvals": ("Decision", "await_for_approval", "wait_for_approval"),
     "durable.call": ("acall", "call"),
     "durable.context": ("JobContext",),
-    "durable.frames": ("current_job",),
     "durable.decorator": ("durable_job",),
+    "durable.frames": ("current_job",),
     "durable.handle": ("JobHandle",),
     "durable.job": ("DurableJob", "aenqueue", "enqueue", "enqueue_many", "get_job"),
+    "durable.messages": ("await_for_event", "await_for_message", "wait_for_event", "wait_for_message"),
     "durable.timers": ("asleep", "asleep_until", "sleep", "sleep_until"),
     "errors": (
+        "ApprovalDecided",
+        "ApprovalExpired",
+        "ApprovalNotFound",
         "ArgumentError",
         "CallError",
         "DurableJobsError",
         "JobCancelled",
+        "JobEnded",
         "JobFailed",
         "JobNotFound",
         "LeaseLost",
@@ -70,20 +85,28 @@ _HOMES = {
         "UnknownDefinition",
     ),
     "ids": ("new_job_id",),
+    "operations.approvals": ("approve", "pending_approvals", "reject"),
     "operations.cancel": ("cancel",),
+    "operations.events": ("aemit", "emit"),
+    "operations.messages": ("asend_message", "send_message"),
     "operations.retry": ("retry",),
     "states": ("Status",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ApprovalDecided",
+    "ApprovalExpired",
+    "ApprovalNotFound",
     "ArgumentError",
     "Backoff",
     "CallError",
+    "Decision",
     "DurableJob",
     "DurableJobsError",
     "JobCancelled",
     "JobContext",
+    "JobEnded",
     "JobFailed",
     "JobHandle",
     "JobNotFound",
@@ -99,20 +122,33 @@ __all__ = [
     "TransitionRefused",
     "UnknownDefinition",
     "acall",
+    "aemit",
     "aenqueue",
+    "approve",
+    "asend_message",
     "asleep",
     "asleep_until",
+    "await_for_approval",
+    "await_for_event",
+    "await_for_message",
     "call",
     "cancel",
     "current_job",
     "durable_job",
+    "emit",
     "enqueue",
     "enqueue_many",
     "get_job",
     "new_job_id",
+    "pending_approvals",
+    "reject",
     "retry",
+    "send_message",
     "sleep",
     "sleep_until",
+    "wait_for_approval",
+    "wait_for_event",
+    "wait_for_message",
 ]
 
 

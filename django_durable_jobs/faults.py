@@ -21,6 +21,8 @@ POINTS: Final = frozenset(
         "before-rescue",
         "before-worker-begins",
         "enqueued",
+        "parked",
+        "before-announce",
     }
 )
 
