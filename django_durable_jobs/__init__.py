@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from .durable.context import JobContext
     from .durable.decorator import durable_job
     from .durable.frames import current_job
+    from .durable.gather import agather, gather, threshold
     from .durable.handle import JobHandle
-    from .durable.job import DurableJob, aenqueue, enqueue, enqueue_many, get_job
+    from .durable.job import DurableJob, Invocation, aenqueue, enqueue, enqueue_many, get_job
+    from .durable.results import ChildResult, Results
     from .durable.timers import asleep, asleep_until, sleep, sleep_until
     from .errors import (
         ArgumentError,
         CallError,
+        ChildFailed,
         DurableJobsError,
         JobCancelled,
         JobFailed,
@@ -47,12 +50,15 @@ _HOMES = {
     "durable.context": ("JobContext",),
     "durable.frames": ("current_job",),
     "durable.decorator": ("durable_job",),
+    "durable.gather": ("agather", "gather", "threshold"),
     "durable.handle": ("JobHandle",),
-    "durable.job": ("DurableJob", "aenqueue", "enqueue", "enqueue_many", "get_job"),
+    "durable.job": ("DurableJob", "Invocation", "aenqueue", "enqueue", "enqueue_many", "get_job"),
+    "durable.results": ("ChildResult", "Results"),
     "durable.timers": ("asleep", "asleep_until", "sleep", "sleep_until"),
     "errors": (
         "ArgumentError",
         "CallError",
+        "ChildFailed",
         "DurableJobsError",
         "JobCancelled",
         "JobFailed",
@@ -78,8 +84,11 @@ __all__ = [
     "ArgumentError",
     "Backoff",
     "CallError",
+    "ChildFailed",
+    "ChildResult",
     "DurableJob",
     "DurableJobsError",
+    "Invocation",
     "JobCancelled",
     "JobContext",
     "JobFailed",
@@ -89,6 +98,7 @@ __all__ = [
     "NoRetry",
     "NonDeterminism",
     "OptionError",
+    "Results",
     "RetryAfter",
     "SerializationError",
     "Snooze",
@@ -98,6 +108,7 @@ __all__ = [
     "UnknownDefinition",
     "acall",
     "aenqueue",
+    "agather",
     "asleep",
     "asleep_until",
     "call",
@@ -106,10 +117,12 @@ __all__ = [
     "durable_job",
     "enqueue",
     "enqueue_many",
+    "gather",
     "get_job",
     "retry",
     "sleep",
     "sleep_until",
+    "threshold",
 ]
 
 
