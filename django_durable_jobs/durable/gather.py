@@ -166,7 +166,8 @@ def _read(index: int, definition: Definition, row: list[Any]) -> ChildResult[Any
 
 def _outcome(point: Point, plan: _Plan) -> Stored:
     """Return what became of the children, as it is stored from now on; raises the wait, or what the strategy says."""
-    if not plan.invocations:
+    new = _begun(point) is None
+    if new and not plan.invocations:
         return cast("Stored", point.once(partial(_form, plan, [])))
     call = children_wait(point.job.row.generation, point.key, first_failure=plan.strategy == "fail_fast")
     fresh = False
@@ -177,7 +178,7 @@ def _outcome(point: Point, plan: _Plan) -> Stored:
         children.spawn(point.job.row, call, prepared)
         return {"call": call, "children": plan.runs, "until": _until(plan)}
 
-    prepared = prepare(plan.requests()) if _begun(point) is None else []
+    prepared = prepare(plan.requests()) if new else []
     begun = point.begun(spawn)
     _compare(point, plan, begun["children"])
     wait = _Wait(point, plan, begun["call"], begun["until"])

@@ -139,7 +139,7 @@ def test_fail_fast_cancels_the_others_and_names_the_child(runner: Runner) -> Non
 @pytest.mark.parametrize(
     ("share", "failing", "ok"), [(0.7, 3, True), (0.7, 4, False), (1, 0, True), (1, 1, False), (0.1, 9, True)]
 )
-def test_a_threshold_waits_for_all_and_counts(runner: Runner, share: float, failing: int, ok: bool) -> None:  # noqa: FBT001 -- a row of the table
+def test_a_threshold_waits_for_all_and_counts(runner: Runner, share: float, failing: int, ok: bool) -> None:
     def script() -> int:
         return len(gather(*(double.s(n) for n in range(10)), strategy=threshold(share)).failures())
 
@@ -187,7 +187,7 @@ def test_i14_an_error_that_the_code_caught_is_final(runner: Runner) -> None:
             gather(double.s(1))
         except ChildFailed as error:
             SEEN.append(str(error))
-        result = call(noop.definition.function)
+        result = call(noop, 1)
         if len(SEEN) == 1:
             raise OSError("once")
         return str(result)
