@@ -23,7 +23,7 @@ from ..errors import ArgumentError, ChildFailed, NonDeterminism, OptionError, Ti
 from ..operations import children
 from ..operations.database import dialect
 from ..operations.enqueue import Request, prepare
-from ..operations.wake import children_wait
+from ..operations.wake import any_open, children_wait
 from ..rendering import safe_str
 from ..serialization import decode, encode
 from ..states import Status
@@ -277,7 +277,7 @@ class _Wait:
         total = len(self.plan.invocations)
         if self.plan.strategy == "fail_fast" and (failing := children.first_failing(self.parent, self.call)):
             return _Verdict(error=ChildFailed(f"{_named(failing, total)} The other children were cancelled."))
-        if children.any_open(self.parent, self.call):
+        if any_open(self.parent, self.call):
             if self.until is not None and self.until <= dialect().now():
                 took = f"gather() of {total} children took longer than {self.plan.timeout}: those that had not ended"
                 return _Verdict(error=TimedOut(f"{took} were cancelled."))

@@ -64,11 +64,6 @@ def spawn(parent: Claimed, call: str, prepared: Sequence[NewJob]) -> None:
     insert([job._replace(id=id_, more={**(job.more or {}), **born}) for id_, job in zip(ids, prepared, strict=True)])
 
 
-def any_open(parent_id: UUID, call: str) -> bool:
-    """Answer whether a child has not ended."""
-    return bool(jobs().of_call(parent_id, call).not_ended().values_list("status")[:1])
-
-
 def first_failing(parent_id: UUID, call: str) -> Failing | None:
     """Return the child that was the first to end without a result, if there is one."""
     group = jobs().of_call(parent_id, call)
@@ -114,7 +109,7 @@ def cancel_some(parent: Claimed, call: str, *, heed: bool) -> int:
     To be called until it returns 0. Raises what ``hold`` raises: an attempt that lost its job cancels nothing.
     """
     hold(parent, heed=heed)
-    these = jobs().of_call(parent.id, call).not_ended().filter(cancel_requested_at=None)
+    these = jobs().of_call(parent.id, call).filter(status__in=sorted(OPEN), cancel_requested_at=None)
     ids = list(these.order_by("id").values_list("id", flat=True)[:BATCH])
     if ids:
         cancel_all(ids, reason=f"cancelled by its parent {parent.id}")
@@ -151,4 +146,4 @@ def still_needed(ids: Sequence[UUID]) -> set[UUID]:
 
 def _with_open_children(these: JobQuerySet) -> set[UUID]:
     ids = list(these.values_list("id", flat=True))
-    return set(jobs().filter(parent_id__in=ids, status__in=OPEN).values_list("parent_id", flat=True))
+    return set(jobs().filter(parent_id__in=ids, status__in=OPEN).values_list("parent_id", flat=True).distinct())

@@ -27,8 +27,9 @@ from operator import or_
 from typing import Final
 from uuid import UUID
 
-from django.db.models import Exists, F, OuterRef, Q
-from django.db.models.functions import Substr
+from django.db.models import CharField, Exists, F, OuterRef, Q, Subquery, Value
+from django.db.models.functions import Coalesce, Substr
+from django.db.models.lookups import IsNull, LessThanOrEqual
 
 from ..conf import get_settings
 from ..dialects.now import DatabaseNow
@@ -36,7 +37,7 @@ from ..dialects.rows import Claimed
 from ..models import Message
 from ..outcomes import CHILDREN, Parked
 from ..querysets.jobs import JobQuerySet
-from ..states import UNSUCCESSFUL, Status
+from ..states import LAST_FINAL, UNSUCCESSFUL, Status
 from .database import alias, dialect, jobs
 from .transition import move
 
@@ -114,12 +115,26 @@ def _wake(these: JobQuerySet) -> int:
     return moved
 
 
+def any_open(parent: UUID, call: str | None) -> bool:
+    """Answer whether a child of a call has not ended."""
+    status = jobs().of_call(parent, call).last_status().first()
+    return status is not None and status > LAST_FINAL
+
+
 def children_have_ended() -> Q:
     """Say of a waiting parent that the children it waits for have ended, or one has failed where that is enough."""
+    # One entry of an index for each parent. By EXISTS some databases read all children of all parents.
     children = jobs().of_call(OuterRef("id"), OuterRef("waiting_for"))
-    all_ended = Q(waiting_for__startswith=CHILDREN) & ~Q(Exists(children.not_ended()))
-    one_failed = Q(waiting_for__startswith=FIRST_FAILURE) & Q(Exists(children.unsuccessful()))
-    return all_ended | one_failed
+    failed = (Subquery(children.filter(status=status).values("status")[:1]) for status in sorted(UNSUCCESSFUL))
+    one_failed = reduce(or_, (Q(IsNull(child, False)) for child in failed))
+    return Q(waiting_for__startswith=CHILDREN) & _all_ended(children) | (
+        Q(waiting_for__startswith=FIRST_FAILURE) & one_failed
+    )
+
+
+def _all_ended(children: JobQuerySet) -> Q:
+    last = Coalesce(Subquery(children.last_status()), Value(""), output_field=CharField())
+    return Q(LessThanOrEqual(last, Value(LAST_FINAL)))
 
 
 def _one_of_several_has_ended() -> Q:
@@ -127,14 +142,13 @@ def _one_of_several_has_ended() -> Q:
     children = jobs().filter(parent=OuterRef("id"), finished_at__gte=OuterRef("started_at"))
     siblings = jobs().of_call(OuterRef("parent"), OuterRef("parent_call"))
     failed = Q(parent_call__startswith=FIRST_FAILURE, status__in=UNSUCCESSFUL)
-    return Q(waiting_for=SEVERAL) & Q(Exists(children.filter(failed | ~Q(Exists(siblings.not_ended())))))
+    return Q(waiting_for=SEVERAL) & Q(Exists(children.filter(failed | _all_ended(siblings))))
 
 
 def _group_has_ended(parent: UUID, call: str | None) -> bool:
-    children = jobs().of_call(parent, call)
-    if (call or "").startswith(FIRST_FAILURE) and children.unsuccessful().exists():
+    if (call or "").startswith(FIRST_FAILURE) and jobs().of_call(parent, call).unsuccessful().exists():
         return True
-    return not children.not_ended().values_list("status")[:1]
+    return not any_open(parent, call)
 
 
 def wake_forgotten() -> int:
