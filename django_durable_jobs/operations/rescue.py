@@ -9,7 +9,7 @@ ends as failed after its attempts, and its neighbours lose nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -21,8 +21,13 @@ from ..faults import fault
 from ..models import Attempt, Job, Worker
 from .database import alias, dialect, jobs
 from .transition import move
+from .wake import Group, wake_waiting
 
 BATCH: Final = 200
+NEEDED: Final = (
+    *("id", "definition", "queue", "worker_id", "token", "attempt", "max_attempts", "rescues", "started_at"),
+    *("parent_id", "parent_call"),
+)
 
 
 class GivenUp(NamedTuple):
@@ -37,26 +42,24 @@ class GivenUp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rescued:
-    """What one round did: jobs that are pending again, and jobs that had no attempt left."""
+    """What one round did: jobs that are pending again, jobs that had no attempt left, and whose children these are."""
 
     returned: list[UUID]
     failed: list[GivenUp]
+    groups: set[Group] = field(default_factory=set)
 
 
 def rescue() -> Rescued:
     """Take back up to 200 jobs whose lease is over. Any number of workers may do this at once."""
-    return dialect().in_own_transaction(_rescue)
+    result = dialect().in_own_transaction(_rescue)
+    if result.groups:
+        wake_waiting(result.groups)
+    return result
 
 
 def _rescue() -> Rescued:
     gone = list(
-        jobs()
-        .abandoned()
-        .order_by("id")
-        .select_for_update(skip_locked=dialect().has_skip_locked)
-        .only("id", "definition", "queue", "worker_id", "token", "attempt", "max_attempts", "rescues", "started_at")[
-            :BATCH
-        ]
+        jobs().abandoned().order_by("id").select_for_update(skip_locked=dialect().has_skip_locked).only(*NEEDED)[:BATCH]
     )
     fault("before-rescue")
     result = Rescued([], [])
@@ -94,6 +97,8 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, result: Rescued) -> N
         result.failed.append(GivenUp(job.id, job.definition, job.attempt, job.queue, worker_name))
     else:
         result.returned.append(job.id)
+    if used_up and job.parent_id is not None:
+        result.groups.add((job.parent_id, job.parent_call))
     _record(job, error, worker_name)
 
 
