@@ -22,6 +22,7 @@ POINTS: Final = frozenset(
         "after-step",
         "before-rescue",
         "before-wake",
+        "before-worker-begins",
         "enqueued",
     }
 )

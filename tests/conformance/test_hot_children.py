@@ -7,7 +7,7 @@ that have ended, a family of n children would cost n times n.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -31,6 +31,14 @@ SIZE: Final = 20_000
 FEW: Final = 1000
 LAST: Final = 20
 """Children that are still open."""
+
+STATISTICS: Final[dict[str, Callable[[], AbstractContextManager[None]]]] = {
+    "of an empty table": nullcontext,
+    "from when all were pending": nullcontext,
+    "fresh": nullcontext,
+    "fresh, parameters unknown": plans_without_values,
+}
+"""What the planner knows about the family, in the order of its life."""
 
 
 class Family:
@@ -71,12 +79,7 @@ def test_p15_a_look_at_a_large_family_reads_few_rows(call: str) -> None:
     analyze()
     family = Family(call)
     too_much = {}
-    for knowledge, planning in {
-        "of an empty table": nullcontext,
-        "from when all were pending": nullcontext,
-        "fresh": nullcontext,
-        "fresh, parameters unknown": plans_without_values,
-    }.items():
+    for knowledge, planning in STATISTICS.items():
         if knowledge.startswith("from"):
             analyze()
             family.end_most()
