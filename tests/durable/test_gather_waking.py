@@ -208,6 +208,15 @@ def test_drain_does_not_end_while_a_parent_waits_for_children(runner: Runner) ->
     assert row(job).status == "completed"
 
 
+def test_drain_of_all_queues_serves_those_that_appear_with_the_children(runner: Runner) -> None:
+    def script() -> int:
+        return len(gather(double.s(1), double.s(2), queue="quite-new"))
+
+    job = runner.enqueue(script)
+    drain(options(queues=None))
+    assert row(job).status == "completed"
+
+
 # Branches ---------------------------------------------------------------------------------------------------------
 
 
