@@ -106,12 +106,12 @@ class Migration(migrations.Migration):
                     models.CharField(
                         blank=True,
                         help_text="What of its parent waits for this job.",
-                        max_length=250,
+                        max_length=200,
                         null=True,
                         verbose_name="parent's call",
                     ),
                 ),
-                ("waiting_for", models.CharField(blank=True, max_length=250, null=True, verbose_name="waiting for")),
+                ("waiting_for", models.CharField(blank=True, max_length=200, null=True, verbose_name="waiting for")),
                 (
                     "paused_from",
                     models.CharField(

@@ -96,9 +96,9 @@ class Job(models.Model):
     occurrence_id = models.UUIDField(_("occurrence"), null=True, blank=True)
     depth = models.SmallIntegerField(_("depth"), null=True, blank=True)
     parent_call = models.CharField(
-        _("parent's call"), max_length=250, null=True, blank=True, help_text=_("What of its parent waits for this job.")
+        _("parent's call"), max_length=200, null=True, blank=True, help_text=_("What of its parent waits for this job.")
     )
-    waiting_for = models.CharField(_("waiting for"), max_length=250, null=True, blank=True)
+    waiting_for = models.CharField(_("waiting for"), max_length=200, null=True, blank=True)
     paused_from = models.CharField(_("paused from"), max_length=9, null=True, blank=True, choices=STATUSES)
     pause_requested_at = models.DateTimeField(_("pause requested at"), null=True, blank=True)
     cancel_requested_at = models.DateTimeField(_("cancel requested at"), null=True, blank=True)

@@ -9,7 +9,7 @@ ends as failed after its attempts, and its neighbours lose nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -31,29 +31,29 @@ NEEDED: Final = (
 
 
 class GivenUp(NamedTuple):
-    """A job that failed with its worker, as the log tells it."""
+    """A job that failed with its worker, as the log tells it, and whose child it was."""
 
     id: UUID
     definition: str
     attempt: int
     queue: str
     worker_name: str
+    group: Group | None
 
 
 @dataclass(frozen=True, slots=True)
 class Rescued:
-    """What one round did: jobs that are pending again, jobs that had no attempt left, and whose children these are."""
+    """What one round did: jobs that are pending again, and jobs that had no attempt left."""
 
     returned: list[UUID]
     failed: list[GivenUp]
-    groups: set[Group] = field(default_factory=set)
 
 
 def rescue() -> Rescued:
     """Take back up to 200 jobs whose lease is over. Any number of workers may do this at once."""
     result = dialect().in_own_transaction(_rescue)
-    if result.groups:
-        wake_waiting(result.groups)
+    if groups := {job.group for job in result.failed if job.group is not None}:
+        wake_waiting(groups)
     return result
 
 
@@ -94,12 +94,14 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, result: Rescued) -> N
     if not move("give_up" if used_up else "rescue", this, rescues=F("rescues") + 1, last_error=error):
         return
     if used_up:
-        result.failed.append(GivenUp(job.id, job.definition, job.attempt, job.queue, worker_name))
+        result.failed.append(GivenUp(job.id, job.definition, job.attempt, job.queue, worker_name, _group(job)))
     else:
         result.returned.append(job.id)
-    if used_up and job.parent_id is not None:
-        result.groups.add((job.parent_id, job.parent_call))
     _record(job, error, worker_name)
+
+
+def _group(job: Job) -> Group | None:
+    return None if job.parent_id is None else (job.parent_id, job.parent_call)
 
 
 def _record(job: Job, error: str, worker_name: str) -> None:

@@ -32,6 +32,14 @@ FEW: Final = 1000
 LAST: Final = 20
 """Children that are still open."""
 
+STATISTICS: Final[dict[str, Callable[[], AbstractContextManager[None]]]] = {
+    "of an empty table": nullcontext,
+    "from when all were pending": nullcontext,
+    "fresh": nullcontext,
+    "fresh, parameters unknown": plans_without_values,
+}
+"""What the planner knows about the family, in the order of its life."""
+
 
 class Family:
     """A parent that waits, and its children: almost all have ended, the last few are pending."""
@@ -71,13 +79,7 @@ def test_p15_a_look_at_a_large_family_reads_few_rows(call: str) -> None:
     analyze()
     family = Family(call)
     too_much = {}
-    statistics: dict[str, Callable[[], AbstractContextManager[None]]] = {
-        "of an empty table": nullcontext,
-        "from when all were pending": nullcontext,
-        "fresh": nullcontext,
-        "fresh, parameters unknown": plans_without_values,
-    }
-    for knowledge, planning in statistics.items():
+    for knowledge, planning in STATISTICS.items():
         if knowledge.startswith("from"):
             analyze()
             family.end_most()

@@ -106,7 +106,7 @@ def test_a_child_that_is_given_up_wakes_the_parent(dialect: Dialect) -> None:
     parent = parent_of()
     child = claimed_child(parent, max_attempts=1)
     dialect.clock_offset += timedelta(minutes=2)
-    assert [given_up.id for given_up in rescue().failed] == [child.id]
+    assert [one.id for one in rescue().failed] == [child.id]
     assert present(parent).status == "pending"
 
 
@@ -205,6 +205,15 @@ def test_a_tree_of_families_ends(runner: Runner, tree: Any) -> None:
 def test_drain_does_not_end_while_a_parent_waits_for_children(runner: Runner) -> None:
     job = nested.enqueue(2, 4)
     drain()
+    assert row(job).status == "completed"
+
+
+def test_drain_of_all_queues_serves_those_that_appear_with_the_children(runner: Runner) -> None:
+    def script() -> int:
+        return len(gather(double.s(1), double.s(2), queue="quite-new"))
+
+    job = runner.enqueue(script)
+    drain(options(queues=None))
     assert row(job).status == "completed"
 
 
