@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backoff import Backoff
-    from .durable.call import acall, call
+    from .durable.call import acall, call, idempotency_key
     from .durable.context import JobContext
     from .durable.decorator import durable_job
     from .durable.frames import current_job
-    from .durable.handle import JobHandle
+    from .durable.handle import JobHandle, Progress
     from .durable.job import DurableJob, aenqueue, enqueue, enqueue_many, get_job
+    from .durable.progress import aprogress, progress
+    from .durable.steps import AtomicStep, atomic_step
     from .durable.timers import asleep, asleep_until, sleep, sleep_until
+    from .durable.values import aload_checkpoint, asave_checkpoint, load_checkpoint, save_checkpoint
+    from .durable.versions import aget_version, apatched, get_version, patched
     from .errors import (
         ArgumentError,
         CallError,
@@ -43,13 +47,17 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "backoff": ("Backoff",),
-    "durable.call": ("acall", "call"),
+    "durable.call": ("acall", "call", "idempotency_key"),
     "durable.context": ("JobContext",),
     "durable.frames": ("current_job",),
     "durable.decorator": ("durable_job",),
-    "durable.handle": ("JobHandle",),
+    "durable.handle": ("JobHandle", "Progress"),
     "durable.job": ("DurableJob", "aenqueue", "enqueue", "enqueue_many", "get_job"),
+    "durable.progress": ("aprogress", "progress"),
+    "durable.steps": ("AtomicStep", "atomic_step"),
     "durable.timers": ("asleep", "asleep_until", "sleep", "sleep_until"),
+    "durable.values": ("aload_checkpoint", "asave_checkpoint", "load_checkpoint", "save_checkpoint"),
+    "durable.versions": ("aget_version", "apatched", "get_version", "patched"),
     "errors": (
         "ArgumentError",
         "CallError",
@@ -76,6 +84,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ArgumentError",
+    "AtomicStep",
     "Backoff",
     "CallError",
     "DurableJob",
@@ -89,6 +98,7 @@ __all__ = [
     "NoRetry",
     "NonDeterminism",
     "OptionError",
+    "Progress",
     "RetryAfter",
     "SerializationError",
     "Snooze",
@@ -98,8 +108,14 @@ __all__ = [
     "UnknownDefinition",
     "acall",
     "aenqueue",
+    "aget_version",
+    "aload_checkpoint",
+    "apatched",
+    "aprogress",
+    "asave_checkpoint",
     "asleep",
     "asleep_until",
+    "atomic_step",
     "call",
     "cancel",
     "current_job",
@@ -107,7 +123,13 @@ __all__ = [
     "enqueue",
     "enqueue_many",
     "get_job",
+    "get_version",
+    "idempotency_key",
+    "load_checkpoint",
+    "patched",
+    "progress",
     "retry",
+    "save_checkpoint",
     "sleep",
     "sleep_until",
 ]

@@ -12,6 +12,7 @@
     ├── TransitionRefused                  the job's status does not allow this order
     ├── NotInJob (RuntimeError)            a durable call outside a running job
     ├── OpenTransaction (RuntimeError)     a plain durable call inside ``atomic()``
+    ├── BrokenTransaction (RuntimeError)   code ended or broke the transaction that it runs in
     ├── NonDeterminism (RuntimeError)      replay met another call than the recorded one
     ├── WorkerNameTaken                    a live worker has this id
     ├── JobFailed                          ``result()`` of a job that did not complete
@@ -83,6 +84,10 @@ class OpenTransaction(DurableJobsError, RuntimeError):
 
     Its checkpoint and its effects could not be kept or dropped together.
     """
+
+
+class BrokenTransaction(DurableJobsError, RuntimeError):
+    """The code ended or broke the transaction that it runs in, so nothing of it can be committed."""
 
 
 class NonDeterminism(DurableJobsError, RuntimeError):

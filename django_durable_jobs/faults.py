@@ -18,6 +18,8 @@ POINTS: Final = frozenset(
         "after-finish",
         "before-checkpoint",
         "after-checkpoint",
+        "before-commit",
+        "after-commit",
         "before-rescue",
         "enqueued",
     }

@@ -6,13 +6,13 @@ from uuid import UUID
 
 from ..errors import JobNotFound, TransitionRefused
 from ..ids import parse_id
-from ..models import Attempt, Checkpoint, Job
+from ..models import Attempt, Checkpoint, Job, NamedValue
 from ..states import Status
 from .database import alias, dialect, jobs
 
 
 def delete(job: Job | UUID | str) -> None:
-    """Delete a job, its attempts and its checkpoints; a worker that holds it keeps it from being deleted.
+    """Delete a job, its attempts, checkpoints and named values; a worker that holds it keeps it from being deleted.
 
     Raises ``JobNotFound``, or ``TransitionRefused`` for a running job.
     """
@@ -32,5 +32,6 @@ def _delete(job_id: UUID) -> str | None:
     if status is not None and status != Status.RUNNING:
         Checkpoint.objects.using(alias()).filter(job_id=job_id)._raw_delete(alias())
         Attempt.objects.using(alias()).filter(job_id=job_id)._raw_delete(alias())
+        NamedValue.objects.using(alias()).filter(job_id=job_id)._raw_delete(alias())
         this._raw_delete(alias())
     return status

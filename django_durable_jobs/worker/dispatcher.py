@@ -20,7 +20,7 @@ from ..faults import fault
 from ..operations.database import dialect, jobs
 from ..operations.finish import Ending, finish
 from ..operations.leases import release_unknown
-from ..outcomes import BackedOff, Failed, Failure, Lost, Outcome, Parked, Released, Snoozed, Stored
+from ..outcomes import BackedOff, Failed, Failure, Lost, Outcome, Parked, Released, Snoozed
 from ..rendering import safe_str
 from .executor import Executor
 from .lanes import Lane
@@ -150,7 +150,7 @@ class Dispatcher:
             if not (isinstance(outcome, Released) and id(job) in fresh):
                 fresh[id(job)] = job, outcome
         for job, outcome in fresh.values():
-            if isinstance(outcome, Lost | Stored):
+            if isinstance(outcome, Lost):
                 self._leases.end([job])
             else:
                 self._unwritten.append(Ending(job, outcome, name))
