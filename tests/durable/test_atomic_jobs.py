@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from django_durable_jobs import Backoff, acall, call, durable_job, progress, sleep
+from django_durable_jobs import acall, call, durable_job, progress, sleep
 from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.durable.handle import JobHandle
-from django_durable_jobs.errors import DefinitionError, LeaseLost, OptionError
+from django_durable_jobs.errors import DefinitionError, OptionError
 from django_durable_jobs.models import Attempt, Job, Queue
-from django_durable_jobs.operations.claim import claim
+from django_durable_jobs.operations.cancel import cancel
 from django_durable_jobs.operations.finish import Ending, finish
 from django_durable_jobs.outcomes import BackedOff, Cancelled, Completed, Failed, Lost, Stored
 from tests.durable.committing import effects, lose_commit, take_away, write
@@ -42,7 +42,8 @@ def whole(script: str) -> Any:
 
 def enqueue(script: Any, **given: Any) -> JobHandle[Any]:
     SCRIPTS[script.__name__] = script
-    return whole.using(**given).enqueue(script.__name__)
+    job: JobHandle[Any] = whole.using(**given).enqueue(script.__name__)
+    return job
 
 
 def transfer() -> int:
@@ -130,10 +131,8 @@ def test_x34_a_database_error_that_was_caught_gets_a_clear_error(runner: Runner)
     def script() -> None:
         write("half")
         Queue.objects.create(name="taken")
-        try:
+        with suppress(IntegrityError):
             Queue.objects.create(name="taken")
-        except IntegrityError:
-            pass
 
     job = enqueue(script, retries=0)
     outcome = runner.attempt()
@@ -172,8 +171,6 @@ def test_an_order_to_cancel_ends_it_at_its_progress(runner: Runner) -> None:
 
     job = enqueue(script)
     claimed = runner.claim()
-    from django_durable_jobs.operations.cancel import cancel  # noqa: PLC0415
-
     cancel(job.id)
     outcome = runner.run(claimed._replace(cancel_requested_at=row(job).cancel_requested_at))
     assert isinstance(outcome, Cancelled)
@@ -244,4 +241,4 @@ def test_atomic_is_true_or_false(value: Any) -> None:
 
 def test_atomic_belongs_to_the_function_not_to_one_enqueue() -> None:
     with pytest.raises(DefinitionError, match="no option 'atomic'"):
-        whole.using(atomic=False)  # type: ignore[call-arg]
+        whole.using(atomic=False)  # type: ignore[arg-type]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import contextvars
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from django.db import transaction
 
 from django_durable_jobs import aload_checkpoint, asave_checkpoint, call, load_checkpoint, save_checkpoint
+from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.errors import NotInJob, OpenTransaction, OptionError, SerializationError
 from django_durable_jobs.models import Job, NamedValue
 from django_durable_jobs.operations.cancel import cancel
@@ -63,7 +65,13 @@ def test_a_value_may_be_overwritten_and_survives_attempts_and_generations(runner
 
 
 def test_a_value_comes_back_with_its_type(runner: Runner) -> None:
-    value = {"at": datetime(2026, 1, 1, tzinfo=UTC), "sum": Decimal("1.50"), "ids": {1, 2}, "raw": b"\x00", "none": None}
+    value = {
+        "at": datetime(2026, 1, 1, tzinfo=UTC),
+        "sum": Decimal("1.50"),
+        "ids": {1, 2},
+        "raw": b"\x00",
+        "none": None,
+    }
 
     def script() -> None:
         save_checkpoint("value", value)
@@ -72,7 +80,7 @@ def test_a_value_comes_back_with_its_type(runner: Runner) -> None:
 
     runner.enqueue(script)
     assert isinstance(runner.attempt(), Completed)
-    assert SEEN == [value, None]
+    assert [value, None] == SEEN
 
 
 def test_values_of_two_jobs_are_apart(runner: Runner) -> None:
@@ -169,8 +177,6 @@ async def test_on_the_event_loop_it_says_what_to_write(runner: Runner) -> None:
 
 
 def test_another_thread_that_has_the_jobs_context_is_refused(runner: Runner) -> None:
-    import contextvars  # noqa: PLC0415 -- only here
-
     def script() -> None:
         context = contextvars.copy_context()
         elsewhere(lambda: context.run(pytest.raises, NotInJob, save_checkpoint, "x", 1))
@@ -181,7 +187,7 @@ def test_another_thread_that_has_the_jobs_context_is_refused(runner: Runner) -> 
 
 
 @pytest.mark.parametrize("how", ["delete", "prune"])
-def test_values_go_with_their_job(runner: Runner, how: str, settings: Any) -> None:
+def test_values_go_with_their_job(runner: Runner, dialect: Dialect, settings: Any, how: str) -> None:
     def script() -> None:
         save_checkpoint("x", 1)
 
@@ -192,8 +198,6 @@ def test_values_go_with_their_job(runner: Runner, how: str, settings: Any) -> No
         delete(job.id)
     else:
         settings.DURABLE_JOBS = {"RETENTION_COMPLETED": 0, "RETENTION_FAILED": 0}
-        from django_durable_jobs.dialects import dialect_of  # noqa: PLC0415 -- only here
-
-        dialect_of("default").clock_offset += __import__("datetime").timedelta(days=1)
+        dialect.clock_offset += timedelta(days=1)
         assert prune(None)[0] == 1
     assert not NamedValue.objects.exists()

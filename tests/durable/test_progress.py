@@ -10,9 +10,11 @@ from django.db import connection, transaction
 
 from django_durable_jobs import Progress, aprogress, call, current_job, progress
 from django_durable_jobs.clock import SYSTEM
-from django_durable_jobs.errors import NotInJob, OptionError
+from django_durable_jobs.durable import progress as module
+from django_durable_jobs.errors import JobCancelled, NotInJob, OptionError
 from django_durable_jobs.models import Job
 from django_durable_jobs.operations.cancel import cancel
+from django_durable_jobs.operations.values import save_progress
 from django_durable_jobs.outcomes import BackedOff, Cancelled, Completed, Lost
 from tests.durable.committing import take_away
 from tests.durable.running import COMMITS, Runner, row, stored
@@ -45,9 +47,9 @@ def written() -> Written:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Moves this process's clock."""
-    real, moved = SYSTEM.monotonic, [0.0]
-    monkeypatch.setattr(type(SYSTEM), "monotonic", lambda _self: real() + moved[0])
+    """Moves this process's clock, which stands still otherwise: a busy machine must not write more."""
+    began, moved = SYSTEM.monotonic(), [0.0]
+    monkeypatch.setattr(type(SYSTEM), "monotonic", lambda _self: began + moved[0])
 
     def move(seconds: float) -> None:
         moved[0] += seconds
@@ -95,11 +97,13 @@ def test_first_and_full_are_written_at_once_and_others_four_times_a_second(
 
 
 def test_a_job_that_says_it_for_each_item_writes_little(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    from django_durable_jobs.durable import progress as module  # noqa: PLC0415 -- only here
+    writes: list[Any] = []
 
-    writes: list[int] = []
-    real = module.save_progress
-    monkeypatch.setattr(module, "save_progress", lambda *args, **named: writes.append(1) or real(*args, **named))
+    def counted(*given: Any, **named: Any) -> bool:
+        writes.append(given)
+        return save_progress(*given, **named)
+
+    monkeypatch.setattr(module, "save_progress", counted)
     monkeypatch.setattr(module, "PAUSE", 3600)
 
     def script() -> None:
@@ -139,8 +143,6 @@ def test_an_order_to_cancel_is_seen_by_the_write(runner: Runner) -> None:
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_an_order_that_the_worker_knows_of_is_seen_without_a_write(runner: Runner, kind: str) -> None:
-    from django_durable_jobs.errors import JobCancelled  # noqa: PLC0415 -- only here
-
     def script() -> None:
         progress(1)
         current_job().interrupt(JobCancelled("by an order"))
