@@ -241,4 +241,4 @@ def test_atomic_is_true_or_false(value: Any) -> None:
 
 def test_atomic_belongs_to_the_function_not_to_one_enqueue() -> None:
     with pytest.raises(DefinitionError, match="no option 'atomic'"):
-        whole.using(atomic=False)  # type: ignore[arg-type]
+        whole.using(atomic=False)
