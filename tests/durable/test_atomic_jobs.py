@@ -196,7 +196,8 @@ def test_the_end_of_a_child_that_stored_itself_wakes_its_parent(runner: Runner) 
 def test_a_worker_wakes_the_parent_of_an_atomic_child(runner: Runner) -> None:
     parent, child = _child(runner)
     Job.objects.filter(id=parent.id).update(queue="elsewhere")
-    with working():
+    # So that the net for forgotten wake-ups does not do it.
+    with working(options(rescue_interval=timedelta(hours=1))):
         eventually(lambda: present(child).status == "completed")
         eventually(lambda: present(parent).status == "pending")
     assert effects() == ["moved"]
