@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         TransitionRefused,
         UnknownDefinition,
     )
+    from .ids import new_job_id
     from .operations.cancel import cancel
     from .operations.retry import retry
     from .states import Status
@@ -76,6 +77,7 @@ _HOMES = {
         "TransitionRefused",
         "UnknownDefinition",
     ),
+    "ids": ("new_job_id",),
     "operations.cancel": ("cancel",),
     "operations.retry": ("retry",),
     "states": ("Status",),
@@ -126,6 +128,7 @@ __all__ = [
     "get_version",
     "idempotency_key",
     "load_checkpoint",
+    "new_job_id",
     "patched",
     "progress",
     "retry",

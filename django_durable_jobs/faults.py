@@ -21,6 +21,7 @@ POINTS: Final = frozenset(
         "before-commit",
         "after-commit",
         "before-rescue",
+        "before-worker-begins",
         "enqueued",
     }
 )

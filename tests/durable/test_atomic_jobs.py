@@ -17,6 +17,7 @@ from django_durable_jobs.models import Attempt, Job, Queue
 from django_durable_jobs.operations.cancel import cancel
 from django_durable_jobs.operations.finish import Ending, finish
 from django_durable_jobs.outcomes import BackedOff, Cancelled, Completed, Failed, Lost, Stored
+from django_durable_jobs.worker import waker
 from tests.durable.committing import effects, lose_commit, take_away, write
 from tests.durable.running import COMMITS, NOW, SCRIPTS, Runner, row
 from tests.factories import make_job, present
@@ -193,11 +194,12 @@ def test_the_end_of_a_child_that_stored_itself_wakes_its_parent(runner: Runner) 
     assert present(parent).status == "pending"
 
 
-def test_a_worker_wakes_the_parent_of_an_atomic_child(runner: Runner) -> None:
+def test_a_worker_wakes_the_parent_of_an_atomic_child(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     parent, child = _child(runner)
     Job.objects.filter(id=parent.id).update(queue="elsewhere")
-    # So that the net for forgotten wake-ups does not do it.
-    with working(options(rescue_interval=timedelta(hours=1))):
+    # The net for wake-ups that a crash has lost must not do it.
+    monkeypatch.setattr(waker, "wake_forgotten", lambda: 0)
+    with working():
         eventually(lambda: present(child).status == "completed")
         eventually(lambda: present(parent).status == "pending")
     assert effects() == ["moved"]
