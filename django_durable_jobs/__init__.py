@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from .operations.cancel import cancel
     from .operations.retry import retry
+    from .operations.sequences import blocked_by
     from .states import Status
 
 __version__ = "0.1.0"
@@ -70,6 +71,7 @@ _HOMES = {
     ),
     "operations.cancel": ("cancel",),
     "operations.retry": ("retry",),
+    "operations.sequences": ("blocked_by",),
     "states": ("Status",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -100,6 +102,7 @@ __all__ = [
     "aenqueue",
     "asleep",
     "asleep_until",
+    "blocked_by",
     "call",
     "cancel",
     "current_job",

@@ -17,11 +17,16 @@ from typing import Any, Final
 from uuid import UUID
 
 from .backoff import Backoff
+from .combinations import refuse_combinations
 from .errors import DefinitionError, OptionError, _as_delay
+from .keys import Key, key_rule
 from .serialization import ArgumentCodec, Codec
 
 MAX_ATTEMPTS: Final = 1000
 MAX_PRIORITY: Final = 100
+MAX_CHUNK: Final = 1000
+LONGEST_CHUNK_TIMEOUT: Final = timedelta(minutes=5)
+"""Claimed jobs are held that long, and no other worker can run them."""
 PRIORITY_NAMES: Final = {"critical": 100, "high": 50, "normal": 0, "low": -50}
 QUEUE_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,199}")
@@ -43,6 +48,14 @@ class Options:
     run_at: datetime | None = None
     id: UUID | None = None
     timeout: timedelta | None = None
+    sequence_key: Key | None = None
+    chunk: int | None = None
+    chunk_timeout: timedelta | None = None
+    debounce: timedelta | None = None
+    debounce_key: Key | None = None
+    debounce_max: timedelta | None = None
+    throttle: timedelta | None = None
+    throttle_key: Key | None = None
 
     def changed(self, given: Mapping[str, object]) -> Options:
         """Return a copy with the given options, each checked: ``OptionError`` names value and range."""
@@ -61,7 +74,14 @@ class Options:
             checked["run_at"] = None
         elif checked.get("run_at") is not None:
             checked["delay"] = None
-        return replace(self, **checked)
+        result = replace(self, **checked)
+        refuse_combinations(result)
+        return result
+
+    @property
+    def coalesces(self) -> bool:
+        """Whether an enqueue may be answered with a job that is there already."""
+        return self.debounce is not None or self.throttle is not None
 
 
 def _shown(value: object) -> str:
@@ -140,6 +160,27 @@ def _check_id(value: object) -> UUID | None:
     raise OptionError(f"id must be a uuid.UUID, not {_shown(value)}.")
 
 
+def _check_chunk(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_CHUNK:
+        return int(value)
+    raise OptionError(f"chunk must be a whole number from 1 to {MAX_CHUNK}, not {_shown(value)}.")
+
+
+def _check_chunk_timeout(value: object) -> timedelta | None:
+    if value is None:
+        return None
+    length = _as_delay(value, "chunk_timeout")  # type: ignore[arg-type]
+    if length > LONGEST_CHUNK_TIMEOUT:
+        raise OptionError(f"chunk_timeout must lie between 0 seconds and {LONGEST_CHUNK_TIMEOUT}, got {value!r}.")
+    return length
+
+
+def _length_rule(name: str) -> Callable[[object], timedelta | None]:
+    return lambda value: check_timeout(value, name)
+
+
 _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "queue": check_queue,
     "priority": check_priority,
@@ -151,11 +192,21 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "run_at": check_run_at,
     "id": _check_id,
     "timeout": check_timeout,
+    "sequence_key": key_rule("sequence_key"),
+    "chunk": _check_chunk,
+    "chunk_timeout": _check_chunk_timeout,
+    "debounce": _length_rule("debounce"),
+    "debounce_key": key_rule("debounce_key"),
+    "debounce_max": _length_rule("debounce_max"),
+    "throttle": _length_rule("throttle"),
+    "throttle_key": key_rule("throttle_key"),
 }
 assert set(_RULES) == {entry.name for entry in fields(Options)}  # noqa: S101 -- a slip of ours, seen at import
 
 DECORATOR_OPTIONS: Final = frozenset(_RULES) - {"run_at", "id"}
 """Options that make sense for every job of a definition; a moment or an id belong to one enqueue."""
+OF_THE_FUNCTION: Final = frozenset({"chunk", "chunk_timeout"})
+"""Options that say how the function is to be called, which is the same for all its jobs."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,6 +63,7 @@ class Claimed(NamedTuple):
     rank: int
     options: str | None
     parent_call: str | None
+    sequence_key: str | None
     parent_id: UUID | None
     cancel_requested_at: datetime | None
 

@@ -21,7 +21,9 @@ from ..dialects.rows import NewJob
 from ..errors import DurableJobsError, OptionError
 from ..faults import fault
 from ..ids import new_id
+from ..keys import key_of
 from ..models import Job
+from .sequences import advance_after_commit, lined_up
 
 NOTIFY_PAUSE: Final = 0.005
 """Seconds between two notifications of one queue by one process. A commit that notifies takes a lock of the whole
@@ -86,7 +88,12 @@ def _new_job(request: Request, settings: Settings) -> NewJob:
         options=None if options is definition.options else stored_options(options, definition.options),
         run_at=options.run_at,
         delay=options.delay,
+        more=None if options.sequence_key is None else {"sequence_key": _key(request, "sequence_key")},
     )
+
+
+def _key(request: Request, name: str) -> str:
+    return key_of(getattr(request.options, name), name, request.definition.name, request.args, request.kwargs)
 
 
 def stored_options(options: Options, usual: Options) -> str | None:
@@ -108,6 +115,9 @@ def _form(value: Any) -> Any:
 def _store(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
     if not jobs:
         return
+    keys = {key for job in jobs if job.more is not None and (key := job.more.get("sequence_key")) is not None}
+    if keys:
+        jobs = lined_up(jobs)
     queues = {job.queue for job in jobs}
     _ensure_queues(queues, dialect)
     notify = _notifications(jobs, dialect) if settings.notify and dialect.has_notifications else []
@@ -116,11 +126,16 @@ def _store(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
     else:
         dialect.again_after_conflict(lambda: dialect.insert_jobs(jobs, notify))
     fault("enqueued")
+    advance_after_commit(keys)
 
 
 def _payloads(jobs: Iterable[NewJob]) -> list[str]:
     """Say what workers should look at: a queue that has pending jobs, or (empty) times that became due earlier."""
-    return sorted({job.queue if job.run_at is None and job.delay is None else "" for job in jobs})
+    return sorted({job.queue if job.run_at is None and job.delay is None else "" for job in jobs if not _waits(job)})
+
+
+def _waits(job: NewJob) -> bool:
+    return job.more is not None and "waiting_for" in job.more
 
 
 def _notifications(jobs: list[NewJob], dialect: Dialect) -> list[str]:

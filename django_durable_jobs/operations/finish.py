@@ -14,6 +14,7 @@ from ..dialects.rows import Claim, Claimed, Completion
 from ..models import Attempt
 from ..outcomes import BackedOff, Cancelled, Completed, Failed, Failure, Outcome, Parked, Released, Snoozed
 from .database import alias, dialect, jobs
+from .sequences import advance_after_commit
 from .transition import move
 from .wake import park, wake_waiting
 
@@ -41,7 +42,15 @@ def finish(endings: Sequence[Ending], claim: Claim | None = None) -> tuple[set[U
     parked = [one.job.id for one in endings if isinstance(one.outcome, Parked) and one.outcome.for_children]
     if groups or parked:
         wake_waiting(groups, parked)
+    advance_after_commit(_sequences_of(endings))
     return stored, claimed
+
+
+def _sequences_of(endings: Sequence[Ending]) -> set[str]:
+    """Return the sequences whose front may have ended."""
+    keyed = [ending for ending in endings if ending.job.sequence_key is not None]
+    ended = [ending.job.sequence_key for ending in keyed if isinstance(ending.outcome, Completed | Failed | Cancelled)]
+    return {key for key in ended if key is not None}
 
 
 def _store(endings: Sequence[Ending], claim: Claim | None) -> tuple[set[UUID], list[Claimed]]:

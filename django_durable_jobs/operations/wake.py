@@ -9,6 +9,7 @@ way. A wait for a time has a ``run_at`` and is ended by ``promote``.
 ``event NAME ...``   see ``operations/messages.py``
 ``children G/K``     every child of call K (of generation G) has ended
 ``children! G/K``    the same, or one of them ended without a result
+``sequence ...``     its turn in a sequence; see ``operations/sequences.py``, which alone ends this wait
 ``several``          more than one of these, in branches of an async job: whichever comes first
 ==================== ==========================================================================
 
@@ -42,6 +43,7 @@ from .transition import move
 
 TIME: Final = "time"
 SEVERAL: Final = "several"
+LINED_UP: Final = "sequence"
 MESSAGE: Final = "message "
 ALL_CHILDREN: Final = f"{CHILDREN} "
 FIRST_FAILURE: Final = f"{CHILDREN}! "
@@ -95,6 +97,8 @@ def wake(ids: Collection[UUID]) -> int:
 
 
 def _wake(these: JobQuerySet) -> int:
+    # The one wait that must not end early: others of its sequence may be under way.
+    these = these.filter(~Q(waiting_for__startswith=LINED_UP))
     queues = set(these.in_status(Status.WAITING).values_list("queue", flat=True))
     moved = move("wake", these, run_at=None) if queues else 0
     if moved and get_settings().notify:

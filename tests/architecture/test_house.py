@@ -42,6 +42,7 @@ PUBLIC = [
     "aenqueue",
     "asleep",
     "asleep_until",
+    "blocked_by",
     "call",
     "cancel",
     "current_job",
