@@ -54,15 +54,16 @@ def enqueue(requests: Sequence[Request]) -> list[UUID]:
     """
     settings = get_settings()
     dialect = dialect_of(settings.database)
-    jobs = _prepare(requests, settings)
+    jobs = prepared(requests, settings)
     given = [job for job, request in zip(jobs, requests, strict=True) if request.options.id is not None]
     if given:
         return _store_with_given_ids(jobs, given, dialect, settings)
-    _store(jobs, dialect, settings)
+    stored(jobs, dialect, settings)
     return [job.id for job in jobs]
 
 
-def _prepare(requests: Sequence[Request], settings: Settings) -> list[NewJob]:
+def prepared(requests: Sequence[Request], settings: Settings) -> list[NewJob]:
+    """Return the jobs as they are to be stored, all checked."""
     jobs = []
     for index, request in enumerate(requests):
         try:
@@ -76,6 +77,11 @@ def _prepare(requests: Sequence[Request], settings: Settings) -> list[NewJob]:
 
 def _new_job(request: Request, settings: Settings) -> NewJob:
     definition, options = request.definition, request.options
+    if options.coalesces:
+        raise OptionError(
+            f"{definition.name}: debounce and throttle work with enqueue(), one job at a time. Together with others it "
+            "would have to be said which of them the others are answered with."
+        )
     retries = settings.retries if options.retries is None else options.retries
     priority = settings.priority if options.priority is None else options.priority
     return NewJob(
@@ -112,7 +118,8 @@ def _form(value: Any) -> Any:
     return value.to_form() if isinstance(value, Backoff) else value
 
 
-def _store(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
+def stored(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
+    """Store prepared jobs, with all that goes with it: queues, sequences, notifications."""
     if not jobs:
         return
     keys = {key for job in jobs if job.more is not None and (key := job.more.get("sequence_key")) is not None}
@@ -168,12 +175,12 @@ def _store_with_given_ids(jobs: list[NewJob], given: list[NewJob], dialect: Dial
     fresh = [job for job in jobs if job.id not in known]
     try:
         with transaction.atomic(using=dialect.alias):
-            _store(fresh, dialect, settings)
+            stored(fresh, dialect, settings)
     except IntegrityError:
         # Somebody stored one of them in between. If theirs are the same jobs, all is well.
         known = _same_jobs(given, dialect)
         with transaction.atomic(using=dialect.alias):
-            _store([job for job in jobs if job.id not in known], dialect, settings)
+            stored([job for job in jobs if job.id not in known], dialect, settings)
     return [job.id for job in jobs]
 
 
