@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backoff import Backoff
+    from .chunks import ChunkItem
     from .durable.call import acall, call
     from .durable.context import JobContext
     from .durable.decorator import durable_job
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "backoff": ("Backoff",),
+    "chunks": ("ChunkItem",),
     "durable.call": ("acall", "call"),
     "durable.context": ("JobContext",),
     "durable.frames": ("current_job",),
@@ -80,6 +82,7 @@ __all__ = [
     "ArgumentError",
     "Backoff",
     "CallError",
+    "ChunkItem",
     "DurableJob",
     "DurableJobsError",
     "JobCancelled",

@@ -17,6 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from .backoff import Backoff
+from .chunks import check_chunk_function, function_of_one, types_of_one
 from .combinations import refuse_combinations
 from .errors import DefinitionError, OptionError, _as_delay
 from .keys import Key, key_rule
@@ -225,11 +226,14 @@ class Definition:
     @functools.cached_property
     def arguments(self) -> ArgumentCodec:
         """How the function's arguments are checked, stored and read; built at the first use."""
-        return ArgumentCodec(self.function, self.name)
+        single = self.function if self.options.chunk is None else function_of_one(self.function)
+        return ArgumentCodec(single, self.name)
 
     @functools.cached_property
     def result(self) -> Codec:
         """How the function's result is stored and read; from its return annotation."""
+        if self.options.chunk is not None:
+            return Codec(types_of_one(self.function)[1])
         return Codec(return_annotation(self.function))
 
 
@@ -267,10 +271,13 @@ def define(function: Callable[..., Any], *, name: str | None = None, options: Ma
     full_name = f"{function.__module__}.{function.__qualname__}" if name is None else name
     if not isinstance(full_name, str) or not NAME_PATTERN.fullmatch(full_name):
         raise DefinitionError(f"name {_shown(full_name)} does not match {NAME_PATTERN.pattern}.")
+    checked = Options().changed(options)
+    if checked.chunk is not None:
+        check_chunk_function(function)
     return Definition(
         name=full_name,
         function=function,
-        options=Options().changed(options),
+        options=checked,
         is_async=inspect.iscoroutinefunction(function),
         place=f"{inner.__code__.co_filename}:{inner.__code__.co_firstlineno}",
     )

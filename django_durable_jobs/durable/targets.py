@@ -53,6 +53,8 @@ def resolve(target: object) -> Target:
 
 
 def _of_definition(definition: Definition, options: Options) -> Target:
+    if definition.options.chunk is not None:
+        raise DefinitionError(f"call() cannot run {definition.name}: it takes chunks of jobs. Enqueue it.")
     return Target(definition.function, definition.name, definition.result, options)
 
 

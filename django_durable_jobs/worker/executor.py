@@ -90,7 +90,7 @@ class Executor:
 
     def _run(self, job: Claimed) -> Outcome:
         prepared = self._prepare(job)
-        if not isinstance(prepared, _Prepared):
+        if not isinstance(prepared, Prepared):
             return prepared
         context = prepared.context
         frame = self._frame(context)
@@ -117,7 +117,7 @@ class Executor:
             prepared = self._prepare(job)
         except BaseException as error:  # noqa: BLE001 -- as in run()
             return self._stumbled(job, error)
-        if not isinstance(prepared, _Prepared):
+        if not isinstance(prepared, Prepared):
             return prepared
         context = prepared.context
         lane = self._helpers.enter()
@@ -131,7 +131,7 @@ class Executor:
             if job.token > 1:
                 context.history = await self._helpers.run(lambda: self._history(job))
             fault("before-body")
-            value = await _timed(prepared)
+            value = await timed(prepared)
             fault("after-body")
             history = context.history_if_used
             if history is not None and (caught := _caught_by_returning(frame, history)):
@@ -155,14 +155,19 @@ class Executor:
             frame.deadline = context.after(context.options.timeout.total_seconds())
         return frame
 
+    def definition_of(self, job: Claimed) -> Definition | None:
+        """Return what the job runs; ``None`` for a name that is not known here."""
+        try:
+            return registry.get(job.definition)
+        except DurableJobsError:
+            return None
+
     def is_async(self, job: Claimed) -> bool:
         """Answer whether the job belongs on the event loop; an unknown one fails in a thread."""
-        try:
-            return registry.get(job.definition).is_async
-        except DurableJobsError:
-            return False
+        definition = self.definition_of(job)
+        return definition is not None and definition.is_async
 
-    def _prepare(self, job: Claimed) -> _Prepared | Outcome:
+    def _prepare(self, job: Claimed) -> Prepared | Outcome:
         try:
             definition = registry.get(job.definition)
             options = definition.options if job.options is None else _with_overrides(definition, job.options)
@@ -177,9 +182,9 @@ class Executor:
             return Lost()
         if job.cancel_requested_at is not None:
             context.interrupt(JobCancelled(f"Job {job.id} was cancelled by an order."))
-        return _Prepared(definition, args, kwargs, context)
+        return Prepared(definition, args, kwargs, context)
 
-    def _returned(self, prepared: _Prepared, value: object) -> Outcome:
+    def _returned(self, prepared: Prepared, value: object) -> Outcome:
         if value is None:
             return Completed(None)
         limit = get_settings().result_limit
@@ -190,7 +195,7 @@ class Executor:
             raise NoRetry(error) from error
         return Completed(text)
 
-    def _raised(self, prepared: _Prepared, error: BaseException) -> Outcome:
+    def _raised(self, prepared: Prepared, error: BaseException) -> Outcome:
         job = prepared.context.row
         outcome = outcome_of(prepared.context, error)
         fields = _fields(job, self._worker_name)
@@ -218,7 +223,7 @@ class Executor:
         return failed_or_backed_off(job, failure, None)
 
 
-class _Prepared:
+class Prepared:
     """Everything that is known when a job's function is about to be called."""
 
     __slots__ = ("args", "context", "definition", "kwargs")
@@ -245,7 +250,7 @@ async def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return await coroutine
 
 
-async def _timed(prepared: _Prepared) -> Any:
+async def timed(prepared: Prepared) -> Any:
     """Run an async job's function; what takes longer than it may is cancelled where it waits."""
     run = prepared.definition.function(*prepared.args, **prepared.kwargs)
     timeout = prepared.context.options.timeout

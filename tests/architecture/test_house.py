@@ -20,6 +20,7 @@ PUBLIC = [
     "ArgumentError",
     "Backoff",
     "CallError",
+    "ChunkItem",
     "DurableJob",
     "DurableJobsError",
     "JobCancelled",

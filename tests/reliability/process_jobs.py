@@ -17,7 +17,7 @@ from pathlib import Path
 
 from django.db import connection, connections
 
-from django_durable_jobs import Backoff, call, current_job, durable_job
+from django_durable_jobs import Backoff, ChunkItem, call, current_job, durable_job
 from django_durable_jobs.models import Job
 from tests.reliability.orders import obey, wait_for
 
@@ -178,3 +178,13 @@ def die(ledger: str, name: str, how: str) -> None:
             sys.exit(3)
         case _:
             raise ValueError(how)
+
+
+@durable_job(chunk=5, chunk_timeout=5)
+def gathered(items: list[ChunkItem[list[str], str]]) -> None:
+    """Note how many came together, and keep the slot until the file exists."""
+    ledger, gate, _text = items[0].argument
+    note(ledger, f"chunk of {len(items)}")
+    wait_for(Path(gate), 30)
+    for item in items:
+        item.result = item.argument[2]
