@@ -154,4 +154,4 @@ def blocked_by(job: Job | UUID | str) -> Job | None:
     if status != Status.WAITING or not (waiting_for or "").startswith(LINED_UP):
         return None
     front = Sequence.objects.using(alias()).filter(key=key).values("job_id")
-    return jobs().filter(id__in=front).exclude(id__in=this.values("id")).in_status(*OPEN).first()
+    return jobs().light().filter(id__in=front).exclude(id__in=this.values("id")).in_status(*OPEN).first()

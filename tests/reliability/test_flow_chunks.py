@@ -91,7 +91,8 @@ def _empty() -> Iterator[None]:
 @pytest.mark.parametrize("job", [filled, async_filled], ids=["sync", "async"])
 def test_every_job_of_many_chunks_gets_its_own_result(job: Any) -> None:
     handles = job.enqueue_many([(number,) for number in range(JOBS)])
-    drain(options(), options())
+    with working(options(), options()):
+        eventually(lambda: Job.objects.filter(status="completed").count() == JOBS, seconds=30)
     assert [handle.result() for handle in handles] == list(range(JOBS))
     assert Attempt.objects.count() == JOBS // 10
     assert max(SIZES) == 20, "a worker learns that a slot takes a whole chunk"
