@@ -95,10 +95,21 @@ def test_a_job_that_has_begun_is_not_touched(dialect: Dialect) -> None:
     (job,) = claim(claim_of(make_worker(), 1))
     second = index.enqueue(1, text="b")
     assert (second == first, second.existing) == (False, False)
-    finish([Ending(job, Released())])  # it has been in a worker's hands, begun or not
+    finish([Ending(job, Released())])
     third = index.enqueue(1, text="c")
     assert (third, third.existing) == (second, True)
     assert payloads() == ['{"*":[1],"text":"a"}', '{"*":[1],"text":"c"}']
+
+
+def test_a_job_that_has_been_in_a_workers_hands_is_not_touched_begun_or_not(dialect: Dialect) -> None:
+    first = index.enqueue(1, text="a")
+    dialect.clock_offset += MINUTE
+    promote()
+    (job,) = claim(claim_of(make_worker(), 1))
+    finish([Ending(job, Released())])
+    assert str(first.status) == "pending"
+    second = index.enqueue(1, text="b")
+    assert (second == first, second.existing) == (False, False)
 
 
 def test_throttle_answers_with_the_first_job_until_the_period_is_over(dialect: Dialect) -> None:

@@ -149,6 +149,15 @@ def test_other_jobs_of_the_queue_run_beside_chunks() -> None:
     assert set(Job.objects.values_list("status", "attempt")) == {("completed", 1)}
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_for_lost_jobs_does_not_wait_for_a_chunk() -> None:
+    handle = patient.enqueue(1)
+    Job.objects.filter(id=handle.id).update(rescues=1)
+    with working(options(queues={"default": 1}, alone=True)):
+        eventually(lambda: str(handle.status) == "completed")
+    assert SIZES == [1]
+
+
 def test_a_worker_that_is_killed_in_a_chunk_costs_none_of_its_jobs_an_attempt(workers: Workers) -> None:
     """I11: one of them may have been guilty; each runs alone once, and then nothing is lost."""
     handles = gathered.enqueue_many([([workers.ledger, str(workers.gate()), str(n)],) for n in range(5)])

@@ -9,6 +9,7 @@ import pytest
 
 from django_durable_jobs import Backoff, current_job, durable_job
 from django_durable_jobs.models import Job, Sequence
+from django_durable_jobs.operations import sequences
 from tests.factories import present
 from tests.reliability.harness import Workers
 from tests.reliability.outages import options, working
@@ -56,6 +57,16 @@ def test_three_workers_keep_the_order_of_each_key_through_retries() -> None:
         expected = [(n, what) for n in range(STEPS) for _ in range(1 + n % 2) for what in ("begin", "end")]
         assert mine == expected
     assert set(TOGETHER) == {1}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_finds_a_sequence_that_nobody_let_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the process had died between the commit of its enqueue and the look after it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sequences, "advance", lambda _keys: 0)
+        stuck = ordered.enqueue(0, 0)
+    with working(options()):
+        eventually(lambda: str(stuck.status) == "completed")
 
 
 def test_a_worker_that_is_killed_with_the_job_in_front_holds_up_its_sequence_until_that_has_run(
