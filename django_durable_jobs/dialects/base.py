@@ -62,7 +62,7 @@ class Dialect(Session):
     @staticmethod
     def first_status(job: NewJob) -> Status:
         """Return the status a new job is stored with: waiting in a sequence, or scheduled when it is due later."""
-        if job.more is not None and "waiting_for" in job.more:
+        if job.waits:
             return Status.WAITING
         return Status.PENDING if job.run_at is None and job.delay is None else Status.SCHEDULED
 

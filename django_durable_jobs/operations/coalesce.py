@@ -21,7 +21,7 @@ from ..keys import key_of
 from ..models import Coalescing
 from ..states import Status
 from .database import alias, dialect, jobs
-from .enqueue import Request, prepared, stored
+from .enqueue import Request, insert, prepare
 
 NOT_BEGUN: Final = (Status.SCHEDULED, Status.PENDING)
 BATCH: Final = 500
@@ -36,7 +36,7 @@ def enqueue_once(request: Request) -> tuple[UUID, bool]:
     given: dict[str, object] = dict.fromkeys(("debounce", "debounce_key", "debounce_max", "throttle", "throttle_key"))
     if options.debounce is not None:
         given["delay"] = options.debounce
-    job = prepared([replace(request, options=options.changed(given))], get_settings())[0]
+    job = prepare([replace(request, options=options.changed(given))])[0]
     key = _key(request)
     return dialect().in_own_transaction(lambda: _store_once(request, job, key))
 
@@ -65,7 +65,7 @@ def _store_once(request: Request, job: NewJob, key: str) -> tuple[UUID, bool]:
         if row.job_id is not None and (put_off := _put_off(row.job_id, job.payload, until, options.debounce_max)):
             Coalescing.objects.using(alias()).filter(key=key).update(until=put_off)
             return row.job_id, True
-    stored([job], dialect(), get_settings())
+    insert([job])
     Coalescing.objects.using(alias()).filter(key=key).update(job_id=job.id, until=until)
     return job.id, False
 

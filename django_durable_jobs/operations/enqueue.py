@@ -54,16 +54,26 @@ def enqueue(requests: Sequence[Request]) -> list[UUID]:
     """
     settings = get_settings()
     dialect = dialect_of(settings.database)
-    jobs = prepared(requests, settings)
+    jobs = _prepare(requests, settings)
     given = [job for job, request in zip(jobs, requests, strict=True) if request.options.id is not None]
     if given:
         return _store_with_given_ids(jobs, given, dialect, settings)
-    stored(jobs, dialect, settings)
+    _store(jobs, dialect, settings)
     return [job.id for job in jobs]
 
 
-def prepared(requests: Sequence[Request], settings: Settings) -> list[NewJob]:
-    """Return the jobs as they are to be stored, all checked."""
+def prepare(requests: Sequence[Request]) -> list[NewJob]:
+    """Check requests as ``enqueue`` does, without any SQL, and return the jobs that they ask for."""
+    return _prepare(requests, get_settings())
+
+
+def insert(jobs: list[NewJob]) -> None:
+    """Store jobs that were prepared, in the transaction that is open."""
+    settings = get_settings()
+    _store(jobs, dialect_of(settings.database), settings)
+
+
+def _prepare(requests: Sequence[Request], settings: Settings) -> list[NewJob]:
     jobs = []
     for index, request in enumerate(requests):
         try:
@@ -118,8 +128,7 @@ def _form(value: Any) -> Any:
     return value.to_form() if isinstance(value, Backoff) else value
 
 
-def stored(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
-    """Store prepared jobs, with all that goes with it: queues, sequences, notifications."""
+def _store(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
     if not jobs:
         return
     keys = {key for job in jobs if job.more is not None and (key := job.more.get("sequence_key")) is not None}
@@ -133,16 +142,13 @@ def stored(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
     else:
         dialect.again_after_conflict(lambda: dialect.insert_jobs(jobs, notify))
     fault("enqueued")
-    advance_after_commit(keys)
+    if keys:
+        advance_after_commit(keys)
 
 
 def _payloads(jobs: Iterable[NewJob]) -> list[str]:
     """Say what workers should look at: a queue that has pending jobs, or (empty) times that became due earlier."""
-    return sorted({job.queue if job.run_at is None and job.delay is None else "" for job in jobs if not _waits(job)})
-
-
-def _waits(job: NewJob) -> bool:
-    return job.more is not None and "waiting_for" in job.more
+    return sorted({job.queue if job.run_at is None and job.delay is None else "" for job in jobs if not job.waits})
 
 
 def _notifications(jobs: list[NewJob], dialect: Dialect) -> list[str]:
@@ -175,12 +181,12 @@ def _store_with_given_ids(jobs: list[NewJob], given: list[NewJob], dialect: Dial
     fresh = [job for job in jobs if job.id not in known]
     try:
         with transaction.atomic(using=dialect.alias):
-            stored(fresh, dialect, settings)
+            _store(fresh, dialect, settings)
     except IntegrityError:
         # Somebody stored one of them in between. If theirs are the same jobs, all is well.
         known = _same_jobs(given, dialect)
         with transaction.atomic(using=dialect.alias):
-            stored([job for job in jobs if job.id not in known], dialect, settings)
+            _store([job for job in jobs if job.id not in known], dialect, settings)
     return [job.id for job in jobs]
 
 

@@ -12,7 +12,7 @@ from django.db.models import F
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Claim, Claimed, Completion
 from ..models import Attempt
-from ..outcomes import BackedOff, Cancelled, Completed, Failed, Failure, Outcome, Parked, Released, Snoozed
+from ..outcomes import BackedOff, Cancelled, Completed, Failed, Failure, Outcome, Parked, Released, Snoozed, Stored
 from .database import alias, dialect, jobs
 from .sequences import advance_after_commit
 from .transition import move
@@ -48,8 +48,8 @@ def finish(endings: Sequence[Ending], claim: Claim | None = None) -> tuple[set[U
 
 def _sequences_of(endings: Sequence[Ending]) -> set[str]:
     """Return the sequences whose front may have ended."""
-    keyed = [ending for ending in endings if ending.job.sequence_key is not None]
-    ended = [ending.job.sequence_key for ending in keyed if isinstance(ending.outcome, Completed | Failed | Cancelled)]
+    final = Completed | Failed | Cancelled | Stored
+    ended = [one.job.sequence_key for one in endings if one.job.sequence_key and isinstance(one.outcome, final)]
     return {key for key in ended if key is not None}
 
 
