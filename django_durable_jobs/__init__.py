@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         TransitionRefused,
         UnknownDefinition,
     )
+    from .ids import new_job_id
     from .operations.cancel import cancel
     from .operations.retry import retry
     from .operations.sequences import blocked_by
@@ -71,6 +72,7 @@ _HOMES = {
         "TransitionRefused",
         "UnknownDefinition",
     ),
+    "ids": ("new_job_id",),
     "operations.cancel": ("cancel",),
     "operations.retry": ("retry",),
     "operations.sequences": ("blocked_by",),
@@ -113,6 +115,7 @@ __all__ = [
     "enqueue",
     "enqueue_many",
     "get_job",
+    "new_job_id",
     "retry",
     "sleep",
     "sleep_until",

@@ -20,6 +20,7 @@ from .backoff import Backoff
 from .chunks import check_chunk_function, function_of_one, types_of_one
 from .combinations import refuse_combinations
 from .errors import DefinitionError, OptionError, _as_delay
+from .ids import is_job_id
 from .keys import Key, key_rule
 from .serialization import ArgumentCodec, Codec
 
@@ -125,14 +126,14 @@ def _check_backoff(value: object) -> Backoff | None:
 
 
 def _check_delay(value: object) -> timedelta | None:
-    return None if value is None else _as_delay(value, "delay")  # type: ignore[arg-type]
+    return None if value is None else _as_delay(value, "delay")  # type: ignore[arg-type]  # it checks the type
 
 
 def check_timeout(value: object, what: str = "timeout") -> timedelta | None:
     """Return a length of time of more than zero, at most ten years, or raise ``OptionError``; ``None`` is no limit."""
     if value is None:
         return None
-    length = _as_delay(value, what)  # type: ignore[arg-type]
+    length = _as_delay(value, what)  # type: ignore[arg-type]  # it checks the type
     if not length:
         raise OptionError(f"{what} must be longer than 0 seconds.")
     return length
@@ -156,9 +157,15 @@ def check_run_at(value: object, what: str = "run_at") -> datetime | None:
 
 
 def _check_id(value: object) -> UUID | None:
-    if value is None or isinstance(value, UUID):
+    if value is None or (isinstance(value, UUID) and is_job_id(value)):
         return value
-    raise OptionError(f"id must be a uuid.UUID, not {_shown(value)}.")
+    given = f"{value} of version {value.version}" if isinstance(value, UUID) else _shown(value)
+    # Claims and retention walk the primary key by time: a job under any other id would be taken out of turn and kept
+    # or looked at for ever.
+    raise OptionError(
+        f"id must be a uuid.UUID of version 7, since ids of jobs sort by their creation, not {given}. Make one with "
+        "django_durable_jobs.new_job_id() and store it with your own row: a repeated enqueue finds the first job."
+    )
 
 
 def _check_chunk(value: object) -> int | None:
@@ -172,7 +179,7 @@ def _check_chunk(value: object) -> int | None:
 def _check_chunk_timeout(value: object) -> timedelta | None:
     if value is None:
         return None
-    length = _as_delay(value, "chunk_timeout")  # type: ignore[arg-type]
+    length = _as_delay(value, "chunk_timeout")  # type: ignore[arg-type]  # it checks the type
     if length > LONGEST_CHUNK_TIMEOUT:
         raise OptionError(f"chunk_timeout must lie between 0 seconds and {LONGEST_CHUNK_TIMEOUT}, got {value!r}.")
     return length

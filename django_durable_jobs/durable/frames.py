@@ -17,6 +17,9 @@ from .replay import received
 
 if TYPE_CHECKING:
     from ..definitions import Options
+    from ..dialects.rows import Claimed
+    from ..models import Job
+    from ..operations.rescue import GivenUp
 
 
 class Frame:
@@ -39,6 +42,11 @@ class Frame:
         self.task: asyncio.Task[Any] | None = None
         self.deadline: float | None = None
         """When the code here has had its time, by this process's clock."""
+
+    def begin(self) -> None:
+        """Let the time of the attempt begin: its code comes now."""
+        if self.options.timeout is not None:
+            self.deadline = self.job.after(self.options.timeout.total_seconds())
 
     def check(self) -> None:
         """Raise what stops the code here: an interruption, a wait that was swallowed, or the end of its time."""
@@ -107,12 +115,10 @@ def log_fields() -> dict[str, Any]:
     frame = frames.get(None)
     if frame is None:
         return {}
-    row = frame.job.row
-    return {
-        "job": str(row.id),
-        "definition": row.definition,
-        "attempt": row.attempt,
-        "queue": row.queue,
-        "worker": frame.job.worker_name,
-        "call": frame.path,
-    }
+    return {**fields_of(frame.job.row, frame.job.worker_name), "call": frame.path}
+
+
+def fields_of(job: Claimed | Job | GivenUp, worker_name: str) -> dict[str, Any]:
+    """Return what a line about one job carries, also where that job does not run."""
+    fields = {name: getattr(job, name) for name in ("definition", "attempt", "queue")}
+    return {"job": str(job.id), **fields, "worker": worker_name}

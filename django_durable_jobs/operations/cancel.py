@@ -20,7 +20,7 @@ from ..errors import JobNotFound, TransitionRefused
 from ..ids import parse_id
 from ..models import Checkpoint, Job
 from ..querysets.jobs import JobQuerySet
-from ..states import FINAL, OPEN, Status
+from ..states import OPEN, Status
 from .database import alias, dialect, jobs
 from .sequences import advance_after_commit
 from .transition import move
@@ -48,12 +48,13 @@ def cancel(job: Job | UUID | str, *, reason: str = "cancelled by an order") -> C
     job_id = job.id if isinstance(job, Job) else parse_id(job)
     if job_id is None:
         raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
-    status = jobs().filter(id=job_id).values_list("status", flat=True).first()
-    if status is None:
-        raise JobNotFound(f"There is no job {job_id}.")
-    if Status(status) in FINAL:
+    result = cancel_all([job_id], reason=reason)
+    if job_id not in (*result.cancelled, *result.requested):
+        status = jobs().filter(id=job_id).values_list("status", flat=True).first()
+        if status is None:
+            raise JobNotFound(f"There is no job {job_id}.")
         raise TransitionRefused(f"Job {job_id} is {status}: only a job that has not ended can be cancelled.")
-    return cancel_all([job_id], reason=reason)
+    return result
 
 
 def cancel_all(ids: Iterable[UUID], *, reason: str) -> Cancelled:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db.models import F, QuerySet
@@ -25,8 +25,19 @@ from .transition import move
 
 BATCH: Final = 200
 NEEDED: Final = (
-    *("id", "definition", "worker_id", "token", "attempt", "max_attempts", "rescues", "started_at", "sequence_key"),
+    *("id", "definition", "queue", "worker_id", "token", "attempt", "max_attempts", "rescues", "started_at"),
+    "sequence_key",
 )
+
+
+class GivenUp(NamedTuple):
+    """A job that failed with its worker, as the log tells it."""
+
+    id: UUID
+    definition: str
+    attempt: int
+    queue: str
+    worker_name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,7 @@ class Rescued:
     """What one round did: jobs that are pending again, and jobs that had no attempt left."""
 
     returned: list[UUID]
-    failed: list[UUID]
+    failed: list[GivenUp]
 
 
 def rescue() -> Rescued:
@@ -54,7 +65,7 @@ def _rescue() -> tuple[Rescued, set[str]]:
     for job in gone:
         name, company = workers.get(job.worker_id or 0, ("", 1))
         _take_back(job, name, alone=company == 1 or job.rescues > 0, result=result)
-    ended = set(result.failed)
+    ended = {one.id for one in result.failed}
     return result, {job.sequence_key for job in gone if job.sequence_key is not None and job.id in ended}
 
 
@@ -78,15 +89,14 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, result: Rescued) -> N
         if move("rescue", this, rescues=F("rescues") + 1, attempt=F("attempt") - 1):
             result.returned.append(job.id)
         return
-    if job.attempt >= job.max_attempts:
-        moved = move("give_up", this, rescues=F("rescues") + 1, last_error=error)
-        ended = result.failed
+    used_up = job.attempt >= job.max_attempts
+    if not move("give_up" if used_up else "rescue", this, rescues=F("rescues") + 1, last_error=error):
+        return
+    if used_up:
+        result.failed.append(GivenUp(job.id, job.definition, job.attempt, job.queue, worker_name))
     else:
-        moved = move("rescue", this, rescues=F("rescues") + 1, last_error=error)
-        ended = result.returned
-    if moved:
-        ended.append(job.id)
-        _record(job, error, worker_name)
+        result.returned.append(job.id)
+    _record(job, error, worker_name)
 
 
 def _record(job: Job, error: str, worker_name: str) -> None:

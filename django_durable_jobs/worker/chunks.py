@@ -16,7 +16,7 @@ from asgiref.sync import async_to_sync
 
 from ..chunks import ChunkItem
 from ..dialects.rows import Claimed
-from ..durable.frames import chunk_running
+from ..durable.frames import chunk_running, fields_of
 from ..errors import NoRetry, SerializationError
 from ..faults import fault
 from ..outcomes import Outcome
@@ -46,10 +46,12 @@ class ChunkExecutor(Executor):
         except BaseException as error:  # noqa: BLE001 -- not the jobs' code, which is caught closer to it
             ended = [(job, self._stumbled(job, error)) for job in jobs]
         try:
-            sessions.clean_up()
+            left = sessions.clean_up()
         except BaseException:
-            logger.exception("Connections could not be cleaned after a chunk of %s", jobs[0].definition)
-        return ended
+            fields = fields_of(jobs[0], self._worker_name)
+            logger.exception("Connections could not be cleaned after a chunk with job %s", jobs[0].id, extra=fields)
+            return ended
+        return ended if left is None else [(job, self._left_open(job, outcome, left)) for job, outcome in ended]
 
     def _run_chunk(self, jobs: Sequence[Claimed]) -> Ended:
         ones, ended = self._prepare_chunk(jobs)
