@@ -104,8 +104,10 @@ def _advance(keys: list[str]) -> int:
 
 
 def _oldest(key: str) -> UUID | None:
-    lined = jobs().filter(sequence_key=key, waiting_for__startswith=LINED_UP).in_status(Status.WAITING)
-    return lined.order_by("id").values_list("id", flat=True).first()
+    # When the front has ended, all that wait are lined up. The key is given as a range, as then only the index of
+    # sequences has the order: by the primary key PostgreSQL would read what has ended, if that is most of the table.
+    waiting = jobs().filter(sequence_key__gte=key, sequence_key__lte=key).in_status(Status.WAITING)
+    return waiting.order_by("sequence_key", "id").values_list("id", flat=True).first()
 
 
 def _let_go_on(rows: list[tuple[UUID, str, str | None]]) -> None:

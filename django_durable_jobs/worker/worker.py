@@ -133,7 +133,7 @@ class Worker:
         quarantine: Quarantine | None = None
         promoter = Promoter(options, dispatcher.look_now, lambda: dispatcher.listening)
 
-        chores: list[Service] = [promoter, Waker(options, dispatcher.look_now), Pruner()]
+        chores: list[Service] = [promoter, Waker(options, dispatcher.look_now, clock=self._clock), Pruner()]
         if not options.supervised:
             rescuer = Rescuer(options, lambda: rota.hasten(alone))
             quarantine = alone = Quarantine(
