@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_type
 
-from django_durable_jobs import JobHandle, acall, call, durable_job
+from django_durable_jobs import ChunkItem, JobHandle, acall, call, durable_job
 from django_durable_jobs.durable.job import Invocation
 
 if TYPE_CHECKING:
@@ -24,6 +24,21 @@ if TYPE_CHECKING:
         """Return bytes."""
         return url.encode()
 
+    @durable_job(chunk=10)
+    def index(items: list[ChunkItem[int, str]]) -> None:
+        """Say how each of many ended."""
+        for item in items:
+            assert_type(item.argument, int)
+            item.result = 1  # type: ignore[assignment]
+
+    @durable_job(chunk=10, chunk_timeout=1)
+    async def async_index(items: list[ChunkItem[int, bytes]]) -> None:
+        """Do the same."""
+
+    @durable_job(sequence_key=lambda n: f"key {n}", throttle=60)
+    def in_order(n: int) -> None:
+        """Have a key."""
+
     @durable_job(retires=5)  # type: ignore[call-overload, untyped-decorator]
     def misspelt(n: int) -> None:
         """Have an option that does not exist."""
@@ -35,6 +50,12 @@ if TYPE_CHECKING:
     assert_type(add.enqueue_many([add.s(1), (2,), {"a": 3}]), list[JobHandle[int]])
     assert_type(name_of.s(1), Invocation[str])
     assert_type(fetch.enqueue("x"), JobHandle[bytes])
+
+    assert_type(index.enqueue(1), JobHandle[str])
+    assert_type(async_index.enqueue(1), JobHandle[bytes])
+    assert_type(in_order.using(sequence_key="one", debounce=None).enqueue(1).existing, bool)
+    index.enqueue("1")  # type: ignore[arg-type]
+    index.using(chunk=5)  # type: ignore[call-arg]
 
     add.enqueue("1")  # type: ignore[arg-type]
     add.enqueue()  # type: ignore[call-arg]
