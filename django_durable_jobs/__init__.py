@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backoff import Backoff
+    from .chunks import ChunkItem
     from .durable.approvals import Decision, await_for_approval, wait_for_approval
     from .durable.call import acall, call, idempotency_key
     from .durable.context import JobContext
@@ -54,12 +55,14 @@ if TYPE_CHECKING:
     from .operations.events import aemit, emit
     from .operations.messages import asend_message, send_message
     from .operations.retry import retry
+    from .operations.sequences import blocked_by
     from .states import Status
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "backoff": ("Backoff",),
+    "chunks": ("ChunkItem",),
     "durable.approvals": ("Decision", "await_for_approval", "wait_for_approval"),
     "durable.call": ("acall", "call", "idempotency_key"),
     "durable.context": ("JobContext",),
@@ -104,6 +107,7 @@ _HOMES = {
     "operations.events": ("aemit", "emit"),
     "operations.messages": ("asend_message", "send_message"),
     "operations.retry": ("retry",),
+    "operations.sequences": ("blocked_by",),
     "states": ("Status",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -118,6 +122,7 @@ __all__ = [
     "CallError",
     "ChildFailed",
     "ChildResult",
+    "ChunkItem",
     "Decision",
     "DurableJob",
     "DurableJobsError",
@@ -158,6 +163,7 @@ __all__ = [
     "await_for_approval",
     "await_for_event",
     "await_for_message",
+    "blocked_by",
     "call",
     "cancel",
     "current_job",

@@ -17,12 +17,18 @@ from typing import Any, Final
 from uuid import UUID
 
 from .backoff import Backoff
+from .chunks import check_chunk_function, function_of_one, types_of_one
+from .combinations import refuse_combinations
 from .errors import DefinitionError, OptionError, _as_delay
 from .ids import is_job_id
+from .keys import Key, key_rule
 from .serialization import ArgumentCodec, Codec
 
 MAX_ATTEMPTS: Final = 1000
 MAX_PRIORITY: Final = 100
+MAX_CHUNK: Final = 1000
+LONGEST_CHUNK_TIMEOUT: Final = timedelta(minutes=5)
+"""Claimed jobs are held that long, and no other worker can run them."""
 PRIORITY_NAMES: Final = {"critical": 100, "high": 50, "normal": 0, "low": -50}
 QUEUE_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,199}")
@@ -44,6 +50,14 @@ class Options:
     run_at: datetime | None = None
     id: UUID | None = None
     timeout: timedelta | None = None
+    sequence_key: Key | None = None
+    chunk: int | None = None
+    chunk_timeout: timedelta | None = None
+    debounce: timedelta | None = None
+    debounce_key: Key | None = None
+    debounce_max: timedelta | None = None
+    throttle: timedelta | None = None
+    throttle_key: Key | None = None
 
     def changed(self, given: Mapping[str, object]) -> Options:
         """Return a copy with the given options, each checked: ``OptionError`` names value and range."""
@@ -62,7 +76,14 @@ class Options:
             checked["run_at"] = None
         elif checked.get("run_at") is not None:
             checked["delay"] = None
-        return replace(self, **checked)
+        result = replace(self, **checked)
+        refuse_combinations(result)
+        return result
+
+    @property
+    def coalesces(self) -> bool:
+        """Whether an enqueue may be answered with a job that is there already."""
+        return self.debounce is not None or self.throttle is not None
 
 
 def _shown(value: object) -> str:
@@ -157,6 +178,27 @@ def _check_id(value: object) -> UUID | None:
     )
 
 
+def _check_chunk(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_CHUNK:
+        return int(value)
+    raise OptionError(f"chunk must be a whole number from 1 to {MAX_CHUNK}, not {_shown(value)}.")
+
+
+def _check_chunk_timeout(value: object) -> timedelta | None:
+    if value is None:
+        return None
+    length = _as_delay(value, "chunk_timeout")  # type: ignore[arg-type]  # it checks the type
+    if length > LONGEST_CHUNK_TIMEOUT:
+        raise OptionError(f"chunk_timeout must lie between 0 seconds and {LONGEST_CHUNK_TIMEOUT}, got {value!r}.")
+    return length
+
+
+def _length_rule(name: str) -> Callable[[object], timedelta | None]:
+    return lambda value: check_timeout(value, name)
+
+
 _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "queue": check_queue,
     "priority": check_priority,
@@ -168,11 +210,21 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "run_at": check_run_at,
     "id": _check_id,
     "timeout": check_timeout,
+    "sequence_key": key_rule("sequence_key"),
+    "chunk": _check_chunk,
+    "chunk_timeout": _check_chunk_timeout,
+    "debounce": _length_rule("debounce"),
+    "debounce_key": key_rule("debounce_key"),
+    "debounce_max": _length_rule("debounce_max"),
+    "throttle": _length_rule("throttle"),
+    "throttle_key": key_rule("throttle_key"),
 }
 assert set(_RULES) == {entry.name for entry in fields(Options)}  # noqa: S101 -- a slip of ours, seen at import
 
 DECORATOR_OPTIONS: Final = frozenset(_RULES) - {"run_at", "id"}
 """Options that make sense for every job of a definition; a moment or an id belong to one enqueue."""
+OF_THE_FUNCTION: Final = frozenset({"chunk", "chunk_timeout"})
+"""Options that say how the function is to be called, which is the same for all its jobs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,11 +245,14 @@ class Definition:
     @functools.cached_property
     def arguments(self) -> ArgumentCodec:
         """How the function's arguments are checked, stored and read; built at the first use."""
-        return ArgumentCodec(self.function, self.name)
+        single = self.function if self.options.chunk is None else function_of_one(self.function)
+        return ArgumentCodec(single, self.name)
 
     @functools.cached_property
     def result(self) -> Codec:
         """How the function's result is stored and read; from its return annotation."""
+        if self.options.chunk is not None:
+            return Codec(types_of_one(self.function)[1])
         return Codec(return_annotation(self.function))
 
 
@@ -239,10 +294,17 @@ def define(
     full_name = f"{function.__module__}.{function.__qualname__}" if name is None else name
     if not isinstance(full_name, str) or not NAME_PATTERN.fullmatch(full_name):
         raise DefinitionError(f"name {_shown(full_name)} does not match {NAME_PATTERN.pattern}.")
+    checked = Options().changed(options)
+    if checked.chunk is not None:
+        if atomic:
+            raise DefinitionError(
+                f"{function.__qualname__}: a chunk of jobs cannot be atomic, each has its own outcome."
+            )
+        check_chunk_function(function)
     return Definition(
         name=full_name,
         function=function,
-        options=Options().changed(options),
+        options=checked,
         is_async=is_async,
         place=f"{inner.__code__.co_filename}:{inner.__code__.co_firstlineno}",
         atomic=bool(atomic),

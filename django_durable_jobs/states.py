@@ -112,11 +112,13 @@ TRANSITIONS: Final[dict[str, Transition]] = dict(
             Status.PENDING,
             Actor.OPERATOR,
         ),
+        _row("line_up", set(UNSUCCESSFUL), Status.WAITING, Actor.OPERATOR),
     ]
 )
 """Every verb of the system. ``rescue`` and ``give_up`` act on a lease that is over: the first returns the
 job to its queue, the second ends a job whose attempts are used up. ``stop`` is how the holder obeys an order to
-cancel; ``recall`` brings a job whose compensations must run first to a worker."""
+cancel; ``recall`` brings a job whose compensations must run first to a worker; ``line_up`` is
+``retry`` for a job of a sequence, whose turn must come again."""
 
 
 def may_move(verb: str, status: Status | str) -> bool:

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import Attempt, Checkpoint, Job
 from ..operations.database import alias
+from ..operations.sequences import blocked_by
 from ..rendering import visible
 from .showing import PAGE_LIMIT, ROW_LIMIT, Shown, cut, in_list, instant_in_list, shown
 
@@ -59,6 +60,10 @@ def job_details(job: Job, address: QueryDict, *, values: bool) -> dict[str, Any]
         "attempts": _page(attempts, address.get("attempts"), ATTEMPTS, lambda row: _attempt(row, values=values)),
         "calls": _page(calls, address.get("calls"), CALLS, lambda row: _call(row, values=values)),
         "generations": job.generation > 0,
+        "waits_for": in_list(job.waiting_for) if job.waiting_for else "",
+        "in_front": blocked_by(job) if job.waiting_for and job.sequence_key else None,
+        # A key is made of arguments.
+        "sequence": in_list(job.sequence_key) if values and job.sequence_key else "",
     }
 
 

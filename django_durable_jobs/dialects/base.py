@@ -61,13 +61,32 @@ class Dialect(Transactions):
 
     @staticmethod
     def first_status(job: NewJob) -> Status:
-        """Return the status a new job is stored with: scheduled when it is due later."""
+        """Return the status a new job is stored with: waiting in a sequence, or scheduled when it is due later."""
+        if job.waits:
+            return Status.WAITING
         return Status.PENDING if job.run_at is None and job.delay is None else Status.SCHEDULED
 
     def add_queues(self, names: Iterable[str]) -> None:
         """Make sure that these queues have a row."""
         queue = self.model("Queue")
         queue.objects.using(self.alias).bulk_create([queue(name=name) for name in sorted(names)], ignore_conflicts=True)
+
+    def lock_keys(self, model: str, keys: Iterable[str]) -> None:
+        """Lock the rows of these keys for the rest of the transaction; rows that are not there are made.
+
+        One statement: looking first and inserting then would be a deadlock of two that find nothing.
+        """
+        ordered, column = sorted(keys), self.connection.ops.quote_name("key")
+        rows = ", ".join(["(%s)"] * len(ordered))
+        with self.connection.cursor() as cursor:
+            # An update that changes nothing: it locks the row.
+            cursor.execute(
+                f"INSERT INTO {self.table(model)} ({column}) VALUES {rows} {self.on_conflict(column)}", ordered
+            )
+
+    def on_conflict(self, column: str) -> str:
+        """Return the end of an INSERT that takes the rows which are there already for its own."""
+        return f"ON CONFLICT ({column}) DO UPDATE SET {column} = excluded.{column}"
 
     def notify(self, payloads: Iterable[str]) -> None:
         """Wake listening workers when the present transaction commits; a hint that may be lost."""

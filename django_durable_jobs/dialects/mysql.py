@@ -39,6 +39,10 @@ class MySQL(Dialect):
         seconds = self.clock_offset.total_seconds()
         return f"(UTC_TIMESTAMP(6) + INTERVAL {seconds:.6f} SECOND)" if seconds else "UTC_TIMESTAMP(6)"
 
+    def on_conflict(self, column: str) -> str:
+        """Say the same in these servers' own words."""
+        return f"ON DUPLICATE KEY UPDATE {column} = {column}"
+
     def prepare_worker_connection(self, connection: BaseDatabaseWrapper) -> None:
         """Claim at READ COMMITTED: at REPEATABLE READ a claim locks gaps and sees a stale snapshot."""
         with connection.cursor() as cursor:

@@ -23,6 +23,11 @@ class NewJob(NamedTuple):
     more: dict[str, Any] | None = None
     """Columns that few jobs have, by name: of children, forks, sequences."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether it is stored as waiting."""
+        return self.more is not None and "waiting_for" in self.more
+
 
 def further_columns(jobs: Sequence[NewJob]) -> list[str]:
     """Return the columns beyond the usual ones that at least one of these jobs fills."""
@@ -63,6 +68,7 @@ class Claimed(NamedTuple):
     rank: int
     options: str | None
     parent_call: str | None
+    sequence_key: str | None
     parent_id: UUID | None
     cancel_requested_at: datetime | None
 

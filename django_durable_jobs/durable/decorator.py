@@ -6,17 +6,27 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from .. import registry
+from ..chunks import ChunkItem
 from ..definitions import define
 from .job import AsyncDurableJob, DurableJob, wrapped
 from .options import JobOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
+A = TypeVar("A")
+V = TypeVar("V")
 
 
 class Decorator(Protocol):
     """What ``@durable_job(...)`` with options gives."""
 
+    # A function of chunks is enqueued with the argument of one job.
+    @overload
+    def __call__(
+        self, function: Callable[[list[ChunkItem[A, V]]], Coroutine[Any, Any, None]], /
+    ) -> AsyncDurableJob[[A], V]: ...
+    @overload
+    def __call__(self, function: Callable[[list[ChunkItem[A, V]]], None], /) -> DurableJob[[A], V]: ...
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncDurableJob[P, R]: ...
     @overload
@@ -37,7 +47,9 @@ def durable_job(
     ``name`` is what is stored with each job, ``module.function`` unless given: give one to be free to move the
     function later. Options: ``queue``, ``priority`` (-100 to 100 or critical, high, normal, low), ``retries``
     (attempts after the first), ``backoff``, ``call_retries`` and ``call_backoff`` (of durable calls inside the
-    job), ``delay``.
+    job), ``delay``, ``timeout``, ``sequence_key`` (a str or a function of the arguments: jobs with one key run one at
+    a time, in order), ``debounce`` and ``throttle`` with their keys (one job answers for many enqueues), ``chunk`` and
+    ``chunk_timeout`` (the function is given up to so many jobs at once).
 
     ``atomic=True`` (sync functions only) runs the function in a transaction of the jobs' database and stores the
     job's completion in the same commit: its writes happen exactly once. It can make no durable calls.

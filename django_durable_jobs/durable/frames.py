@@ -77,12 +77,19 @@ class Frame:
 
 
 frames: ContextVar[Frame] = ContextVar("django_durable_jobs_frame")
+chunk_running: ContextVar[str] = ContextVar("django_durable_jobs_chunk")
+"""The definition whose chunk of jobs runs here: then there is no frame, as there is no single job."""
 
 
 def current_frame(what: str) -> Frame:
     """Return the present frame, or raise ``NotInJob`` naming what was tried."""
     frame = frames.get(None)
     if frame is None:
+        if (chunk := chunk_running.get(None)) is not None:
+            raise NotInJob(
+                f"{what} needs a single job, and {chunk} runs many in one call: what is known of each of them stands "
+                "in its item, and durable calls belong into jobs of their own."
+            )
         raise NotInJob(
             f"{what} works inside a running durable job only, in the thread or task that runs it. "
             "Call the function plainly here, or enqueue it."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 from uuid import UUID
 
@@ -40,6 +40,8 @@ class JobHandle(Generic[R]):
 
     id: UUID
     definition: str
+    existing: bool = field(default=False, compare=False)
+    """Whether the enqueue was answered with a job that was there already (``debounce``, ``throttle``)."""
 
     def job(self) -> Job:
         """Return the stored job; ``JobNotFound`` when its transaction rolled back or it was deleted."""

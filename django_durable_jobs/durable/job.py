@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 from asgiref.sync import sync_to_async
 
 from .. import registry
-from ..definitions import Definition, Options
-from ..errors import ArgumentError
+from ..definitions import OF_THE_FUNCTION, Definition, Options
+from ..errors import ArgumentError, DefinitionError
+from ..operations.coalesce import enqueue_once
 from ..operations.enqueue import Request
 from ..operations.enqueue import enqueue as store
 from .handle import JobHandle
@@ -65,6 +66,8 @@ class DurableJob(Generic[P, R]):
 
         Raises ``OptionError`` for a value out of range and ``DefinitionError`` for an unknown option.
         """
+        for name in OF_THE_FUNCTION & options.keys():
+            raise DefinitionError(f"{name!r} belongs to the function: @durable_job({name}=...).")
         return type(self)(self.definition, self.options.changed(options))
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Invocation[R]:
@@ -75,9 +78,14 @@ class DurableJob(Generic[P, R]):
         """Store a job that will call the function with these arguments.
 
         Inside ``atomic()`` the job is part of the transaction: it exists when that commits. Arguments are checked
-        and stored by value here (``ArgumentError``, ``SerializationError``), before any SQL.
+        and stored by value here (``ArgumentError``, ``SerializationError``), before any SQL. With ``debounce`` or
+        ``throttle`` the handle may be that of a job which is there already (``handle.existing``).
         """
-        (job_id,) = store([Request(self.definition, args, kwargs, self.options)])
+        request = Request(self.definition, args, kwargs, self.options)
+        if self.options.coalesces:
+            job_id, existing = enqueue_once(request)
+            return JobHandle(job_id, self.definition.name, existing)
+        (job_id,) = store([request])
         return JobHandle(job_id, self.definition.name)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:

@@ -7,11 +7,10 @@ from typing import TypedDict
 from uuid import UUID
 
 from ..backoff import Backoff
+from ..keys import Key
 
 
-class JobOptions(TypedDict, total=False):
-    """Options that a decorator takes."""
-
+class _Options(TypedDict, total=False):
     queue: str
     priority: int | str
     retries: int
@@ -20,9 +19,22 @@ class JobOptions(TypedDict, total=False):
     call_backoff: Backoff
     delay: timedelta | float
     timeout: timedelta | float
+    sequence_key: Key | None
+    debounce: timedelta | float | None
+    debounce_key: Key | None
+    debounce_max: timedelta | float | None
+    throttle: timedelta | float | None
+    throttle_key: Key | None
 
 
-class EnqueueOptions(JobOptions, total=False):
+class JobOptions(_Options, total=False):
+    """Options that a decorator takes."""
+
+    chunk: int
+    chunk_timeout: timedelta | float
+
+
+class EnqueueOptions(_Options, total=False):
     """Options that one enqueue takes."""
 
     run_at: datetime

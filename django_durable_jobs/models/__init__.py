@@ -3,23 +3,27 @@
 from .approval import Approval
 from .attempt import Attempt
 from .checkpoint import Checkpoint
+from .coalescing import Coalescing
 from .event_wait import EventWait
 from .job import Job
 from .message import Message
 from .named_value import NamedValue
 from .queue import Queue
 from .report import ExecutionReport
+from .sequence import Sequence
 from .worker import Worker
 
 __all__ = [
     "Approval",
     "Attempt",
     "Checkpoint",
+    "Coalescing",
     "EventWait",
     "ExecutionReport",
     "Job",
     "Message",
     "NamedValue",
     "Queue",
+    "Sequence",
     "Worker",
 ]

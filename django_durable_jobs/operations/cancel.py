@@ -22,6 +22,7 @@ from ..models import Checkpoint, Job
 from ..querysets.jobs import JobQuerySet
 from ..states import OPEN, Status
 from .database import alias, dialect, jobs
+from .sequences import advance_after_commit
 from .transition import move
 from .wake import wake_waiting
 
@@ -70,14 +71,14 @@ def cancel_all(ids: Iterable[UUID], *, reason: str) -> Cancelled:
 
 
 def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
-    def work() -> tuple[list[UUID], list[UUID], set[tuple[UUID, str | None]]]:
+    def work() -> tuple[list[UUID], list[UUID], set[tuple[UUID, str | None]], set[str]]:
         rows = list(
             jobs()
             .filter(id__in=ids)
             .in_status(*OPEN)
             .order_by("id")
             .select_for_update()
-            .values_list("id", "status", "parent_id", "parent_call")
+            .values_list("id", "status", "parent_id", "parent_call", "sequence_key")
         )
         undone = set(_with_compensations([row[0] for row in rows]))
         running = [row[0] for row in rows if row[1] == Status.RUNNING or row[0] in undone]
@@ -92,14 +93,17 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
         if running and get_settings().notify:
             queues = these.pending().values_list("queue", flat=True).distinct()
             dialect().notify([*(f"{CANCEL}{job_id}" for job_id in running), *queues])
-        ended = set(at_once)
-        return at_once, running, {(row[2], row[3]) for row in rows if row[2] is not None and row[0] in ended}
+        gone = set(at_once)
+        ended = [row for row in rows if row[0] in gone]
+        groups = {(row[2], row[3]) for row in ended if row[2] is not None}
+        return at_once, running, groups, {row[4] for row in ended if row[4] is not None}
 
-    at_once, running, parents = dialect().in_own_transaction(work)
+    at_once, running, parents, sequences = dialect().in_own_transaction(work)
     result.cancelled.extend(at_once)
     result.requested.extend(running)
     if parents:
         wake_waiting(parents)
+    advance_after_commit(sequences)
 
 
 def _with_compensations(ids: list[UUID]) -> list[UUID]:

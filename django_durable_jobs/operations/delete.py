@@ -12,6 +12,7 @@ from ..models import Approval, Attempt, Checkpoint, EventWait, ExecutionReport, 
 from ..states import Status
 from .children import refuse_to_delete
 from .database import alias, dialect, jobs
+from .sequences import advance_after_commit
 
 BELONGINGS: Final = (Checkpoint, Attempt, Message, EventWait, Approval, NamedValue, ExecutionReport)
 """Tables whose rows belong to a job. No constraint of the database would miss the job."""
@@ -24,22 +25,25 @@ def delete(job: Job | UUID | str) -> None:
     with children that have not. Children that have ended stay when their parent is deleted.
     """
     job_id = job.id if isinstance(job, Job) else parse_id(job)
-    status = None if job_id is None else dialect().in_own_transaction(lambda: _delete(job_id))
-    if status is None:
+    found = None if job_id is None else dialect().in_own_transaction(lambda: _delete(job_id))
+    if found is None:
         raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
+    status, sequence_key = found
+    if sequence_key is not None:
+        advance_after_commit([sequence_key])
     if status == Status.RUNNING:
         raise TransitionRefused(f"Job {job_id} is running: it can be deleted when its worker is done with it.")
 
 
-def _delete(job_id: UUID) -> str | None:
-    """Delete the job unless a worker holds it, and return the status it was found in."""
+def _delete(job_id: UUID) -> tuple[str, str | None] | None:
+    """Delete the job unless a worker holds it, and return the status it was found in, and its sequence."""
     # Locked before its status is read: no worker can claim it in between, nor add checkpoints that nobody deletes.
     this = jobs().filter(id=job_id)
-    status = this.select_for_update().values_list("status", flat=True).first()
-    if status is not None and status != Status.RUNNING:
+    found = this.select_for_update().values_list("status", "sequence_key").first()
+    if found is not None and found[0] != Status.RUNNING:
         refuse_to_delete(job_id)
         erase([job_id])
-    return status
+    return found
 
 
 def erase(ids: Sequence[UUID]) -> None:

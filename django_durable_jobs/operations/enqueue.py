@@ -23,7 +23,9 @@ from ..dialects.rows import NewJob
 from ..errors import DurableJobsError, OptionError
 from ..faults import fault
 from ..ids import new_job_id
+from ..keys import key_of
 from ..models import Job
+from .sequences import advance_after_commit, lined_up
 
 NOTIFY_PAUSE: Final = 0.005
 """Seconds between two notifications of one queue by one process. A commit that notifies takes a lock of the whole
@@ -67,15 +69,6 @@ def enqueue(requests: Sequence[Request]) -> list[UUID]:
     return [job.id for job in jobs]
 
 
-def _no_tables(database: str) -> str:
-    newest = max(module.name for module in iter_modules(import_module("django_durable_jobs.migrations").__path__))
-    return (
-        f"django_durable_jobs has no tables yet on database {database!r}: run `manage.py migrate`. A migration that "
-        f'enqueues needs ("django_durable_jobs", "{newest}") among its dependencies; code that runs when Django '
-        "starts, such as AppConfig.ready(), also runs before the first migrate: do not enqueue there."
-    )
-
-
 def prepare(requests: Sequence[Request]) -> list[NewJob]:
     """Check requests as ``enqueue`` does, without any SQL, and return the jobs that they ask for."""
     return _prepare(requests, get_settings())
@@ -85,6 +78,15 @@ def insert(jobs: list[NewJob]) -> None:
     """Store jobs that were prepared, in the transaction that is open."""
     settings = get_settings()
     _store(jobs, dialect_of(settings.database), settings)
+
+
+def _no_tables(database: str) -> str:
+    newest = max(module.name for module in iter_modules(import_module("django_durable_jobs.migrations").__path__))
+    return (
+        f"django_durable_jobs has no tables yet on database {database!r}: run `manage.py migrate`. A migration that "
+        f'enqueues needs ("django_durable_jobs", "{newest}") among its dependencies; code that runs when Django '
+        "starts, such as AppConfig.ready(), also runs before the first migrate: do not enqueue there."
+    )
 
 
 def _prepare(requests: Sequence[Request], settings: Settings) -> list[NewJob]:
@@ -101,6 +103,11 @@ def _prepare(requests: Sequence[Request], settings: Settings) -> list[NewJob]:
 
 def _new_job(request: Request, settings: Settings) -> NewJob:
     definition, options = request.definition, request.options
+    if options.coalesces:
+        raise OptionError(
+            f"{definition.name}: debounce and throttle work with enqueue(), one job at a time. Together with others it "
+            "would have to be said which of them the others are answered with."
+        )
     retries = settings.retries if options.retries is None else options.retries
     priority = settings.priority if options.priority is None else options.priority
     return NewJob(
@@ -113,7 +120,12 @@ def _new_job(request: Request, settings: Settings) -> NewJob:
         options=None if options is definition.options else stored_options(options, definition.options),
         run_at=options.run_at,
         delay=options.delay,
+        more=None if options.sequence_key is None else {"sequence_key": _key(request, "sequence_key")},
     )
+
+
+def _key(request: Request, name: str) -> str:
+    return key_of(getattr(request.options, name), name, request.definition.name, request.args, request.kwargs)
 
 
 def stored_options(options: Options, usual: Options) -> str | None:
@@ -135,6 +147,9 @@ def _form(value: Any) -> Any:
 def _store(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
     if not jobs:
         return
+    keys = {key for job in jobs if job.more is not None and (key := job.more.get("sequence_key")) is not None}
+    if keys:
+        jobs = lined_up(jobs)
     queues = {job.queue for job in jobs}
     _ensure_queues(queues, dialect)
     notify = _notifications(jobs, dialect) if settings.notify and dialect.has_notifications else []
@@ -143,11 +158,13 @@ def _store(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
     else:
         dialect.again_after_conflict(lambda: dialect.insert_jobs(jobs, notify))
     fault("enqueued")
+    if keys:
+        advance_after_commit(keys)
 
 
 def _payloads(jobs: Iterable[NewJob]) -> list[str]:
     """Say what workers should look at: a queue that has pending jobs, or (empty) times that became due earlier."""
-    return sorted({job.queue if job.run_at is None and job.delay is None else "" for job in jobs})
+    return sorted({job.queue if job.run_at is None and job.delay is None else "" for job in jobs if not job.waits})
 
 
 def _notifications(jobs: list[NewJob], dialect: Dialect) -> list[str]:

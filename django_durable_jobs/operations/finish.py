@@ -28,6 +28,7 @@ from ..outcomes import (
 )
 from ..states import Status
 from .database import alias, dialect, jobs
+from .sequences import advance_after_commit
 from .transition import move
 from .wake import Group, park, wake_waiting
 
@@ -54,6 +55,7 @@ def finish(endings: Sequence[Ending], claim: Claim | None = None) -> tuple[set[U
         # After the commit, not in it: two children that end together in two workers do not see each other before.
         fault("before-wake")
         wake_waiting(groups)
+    advance_after_commit(_sequences_of(endings))
     return stored, claimed
 
 
@@ -86,6 +88,13 @@ def is_completed(job: Claimed) -> bool:
     if row not in {Status.RUNNING, Status.COMPLETED}:
         raise LeaseLost(f"Job {job.id} is no longer held under this token.")
     return row == Status.COMPLETED
+
+
+def _sequences_of(endings: Sequence[Ending]) -> set[str]:
+    """Return the sequences whose front may have ended."""
+    final = Completed | Failed | Cancelled | Stored
+    ended = [one.job.sequence_key for one in endings if one.job.sequence_key and isinstance(one.outcome, final)]
+    return {key for key in ended if key is not None}
 
 
 def _store(endings: Sequence[Ending], claim: Claim | None) -> tuple[set[UUID], list[Claimed]]:

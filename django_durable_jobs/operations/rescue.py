@@ -20,13 +20,14 @@ from ..dialects.now import DatabaseNow
 from ..faults import fault
 from ..models import Attempt, Job, Worker
 from .database import alias, dialect, jobs
+from .sequences import advance_after_commit
 from .transition import move
 from .wake import Group, wake_waiting
 
 BATCH: Final = 200
 NEEDED: Final = (
     *("id", "definition", "queue", "worker_id", "token", "attempt", "max_attempts", "rescues", "started_at"),
-    *("parent_id", "parent_call"),
+    *("parent_id", "parent_call", "sequence_key"),
 )
 
 
@@ -51,13 +52,14 @@ class Rescued:
 
 def rescue() -> Rescued:
     """Take back up to 200 jobs whose lease is over. Any number of workers may do this at once."""
-    result = dialect().in_own_transaction(_rescue)
+    result, sequences = dialect().in_own_transaction(_rescue)
     if groups := {job.group for job in result.failed if job.group is not None}:
         wake_waiting(groups)
+    advance_after_commit(sequences)
     return result
 
 
-def _rescue() -> Rescued:
+def _rescue() -> tuple[Rescued, set[str]]:
     gone = list(
         jobs().abandoned().order_by("id").select_for_update(skip_locked=dialect().has_skip_locked).only(*NEEDED)[:BATCH]
     )
@@ -67,7 +69,8 @@ def _rescue() -> Rescued:
     for job in gone:
         name, company = workers.get(job.worker_id or 0, ("", 1))
         _take_back(job, name, alone=company == 1 or job.rescues > 0, result=result)
-    return result
+    ended = {one.id for one in result.failed}
+    return result, {job.sequence_key for job in gone if job.sequence_key is not None and job.id in ended}
 
 
 def _lost_workers(ids: set[int]) -> dict[int, tuple[str, int]]:

@@ -10,6 +10,7 @@ way. A wait for a time has a ``run_at`` and is ended by ``promote``.
 ``approval K TITLE`` the decision that call K has asked for
 ``children G/K``     every child of call K (of generation G) has ended
 ``children! G/K``    the same, or one of them ended without a result
+``sequence ...``     its turn in a sequence; see ``operations/sequences.py``, which alone ends this wait
 ``several``          more than one of these, in branches of an async job: whichever comes first
 ==================== ==========================================================================
 
@@ -46,6 +47,7 @@ from .transition import move
 
 TIME: Final = "time"
 SEVERAL: Final = "several"
+LINED_UP: Final = "sequence"
 MESSAGE: Final = "message "
 EVENT: Final = "event "
 APPROVAL: Final = "approval "
@@ -137,6 +139,8 @@ def wake(ids: Collection[UUID]) -> int:
 
 
 def _wake(these: JobQuerySet) -> int:
+    # The one wait that must not end early: others of its sequence may be under way.
+    these = these.filter(~Q(waiting_for__startswith=LINED_UP))
     queues = set(these.in_status(Status.WAITING).values_list("queue", flat=True))
     moved = move("wake", these, run_at=None) if queues else 0
     if moved and get_settings().notify:

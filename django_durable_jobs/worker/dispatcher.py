@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from ..operations.leases import release_unknown
 from ..operations.queues import queue_names
 from ..outcomes import BackedOff, Failed, Failure, Lost, Outcome, Parked, Released, Snoozed
 from ..rendering import safe_str
-from .executor import Executor
+from .chunks import ChunkExecutor
 from .lanes import Lane
 from .leases import Leases
 from .options import WorkerOptions
@@ -39,6 +40,7 @@ TICK: Final = 0.01
 HELD_TOO_LONG: Final = 0.5
 """Seconds after which prefetched jobs that did not begin are handed back to the queue."""
 MOST_AT_ONCE: Final = 500
+NO_TIME: Final = timedelta(0)
 
 
 class Dispatcher:
@@ -51,7 +53,7 @@ class Dispatcher:
         options: WorkerOptions,
         worker_id: int,
         leases: Leases,
-        executor: Executor,
+        executor: ChunkExecutor,
         *,
         clock: Clock = SYSTEM,
     ) -> None:
@@ -257,12 +259,19 @@ class Dispatcher:
         now = self._clock.monotonic()
         for job in claimed:
             lane = self._lanes[job.queue]
-            lane.add(job, for_loop=self._executor.is_async(job))
+            definition = self._executor.definition_of(job)
+            if definition is None or (size := definition.options.chunk) is None:
+                lane.add(job, for_loop=definition is not None and definition.is_async)
+            else:
+                growing = 0.0 if self._options.alone else (definition.options.chunk_timeout or NO_TIME).total_seconds()
+                lane.gather(job, size, now + growing, for_loop=definition.is_async)
             lane.delivered_at = now
         self._hand_out(at_once=False)
 
     def _hand_out(self, *, at_once: bool) -> None:
         for lane in self._lanes.values():
+            if lane.forms_until is not None:
+                lane.form(self._clock.monotonic())
             if (count := lane.threads_wanted(at_once=at_once)) > 0:
                 self.threads.send(lane, count)
             if lane.has_work_for_loop():
@@ -272,14 +281,22 @@ class Dispatcher:
         """Return to their queues the jobs that have not begun: when the worker stops, or when they wait too long."""
         too_late = self._clock.monotonic() - HELD_TOO_LONG
         for lane in self._lanes.values():
-            if lane.waiting and (not self._accepting or lane.delivered_at < too_late):
+            late = lane.waiting and lane.delivered_at < too_late
+            if late or not self._accepting:
                 if self._accepting:
                     lane.slow_down(HELD_TOO_LONG)
-                back = lane.give_back()
+                back = lane.give_back(forming=not self._accepting)
                 self._claimed -= len(back)
                 self._unwritten += [Ending(job, Released(), self._options.name) for job in back]
 
     def _pause(self) -> float:
+        pause = self._pause_without_chunks()
+        for lane in self._lanes.values():
+            if (due := lane.forms_until) is not None:
+                pause = min(pause, max(0.0, due - self._clock.monotonic()))
+        return pause
+
+    def _pause_without_chunks(self) -> float:
         if self._ended or self._unwritten:
             return 0.0
         over = not self._accepting or self._has_enough()

@@ -104,7 +104,7 @@ class Executor:
 
     def _run(self, job: Claimed) -> Outcome:
         prepared = self._prepare(job)
-        if not isinstance(prepared, _Prepared):
+        if not isinstance(prepared, Prepared):
             return prepared
         context = prepared.context
         frame = Frame(context, context.options)
@@ -128,7 +128,7 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 -- SystemExit and the like of a job end the job, not the worker
             return self._raised(prepared, error)
 
-    def _result(self, prepared: _Prepared) -> str | None:
+    def _result(self, prepared: Prepared) -> str | None:
         value = prepared.definition.function(*prepared.args, **prepared.kwargs)
         fault("after-body")
         text = self._returned(prepared, value).result
@@ -142,7 +142,7 @@ class Executor:
             prepared = self._prepare(job)
         except BaseException as error:  # noqa: BLE001 -- as in run()
             return self._stumbled(job, error)
-        if not isinstance(prepared, _Prepared):
+        if not isinstance(prepared, Prepared):
             return prepared
         context = prepared.context
         lane = self._helpers.enter()
@@ -157,7 +157,7 @@ class Executor:
                 context.history = await self._helpers.run(lambda: self._history(job))
             frame.begin()
             fault("before-body")
-            value = await _timed(prepared)
+            value = await timed(prepared)
             fault("after-body")
             history = context.history_if_used
             if history is not None and (caught := _caught_by_returning(frame, history)):
@@ -175,14 +175,19 @@ class Executor:
         # Before the job's code runs: afterwards the thread's connection may be set to another schema.
         return History(job, self._steady.load(job.id, job.generation))
 
+    def definition_of(self, job: Claimed) -> Definition | None:
+        """Return what the job runs; ``None`` for a name that is not known here."""
+        try:
+            return registry.get(job.definition)
+        except DurableJobsError:
+            return None
+
     def is_async(self, job: Claimed) -> bool:
         """Answer whether the job belongs on the event loop; an unknown one fails in a thread."""
-        try:
-            return registry.get(job.definition).is_async
-        except DurableJobsError:
-            return False
+        definition = self.definition_of(job)
+        return definition is not None and definition.is_async
 
-    def _prepare(self, job: Claimed) -> _Prepared | Outcome:
+    def _prepare(self, job: Claimed) -> Prepared | Outcome:
         try:
             definition = registry.get(job.definition)
             options = definition.options if job.options is None else _with_overrides(definition, job.options)
@@ -197,9 +202,9 @@ class Executor:
             return Lost()
         if job.cancel_requested_at is not None:
             context.interrupt(JobCancelled(f"Job {job.id} was cancelled by an order."))
-        return _Prepared(definition, args, kwargs, context)
+        return Prepared(definition, args, kwargs, context)
 
-    def _returned(self, prepared: _Prepared, value: object) -> Completed:
+    def _returned(self, prepared: Prepared, value: object) -> Completed:
         if value is None:
             return Completed(None)
         limit = get_settings().result_limit
@@ -210,7 +215,7 @@ class Executor:
             raise NoRetry(error) from error
         return Completed(text)
 
-    def _raised(self, prepared: _Prepared, error: BaseException) -> Outcome:
+    def _raised(self, prepared: Prepared, error: BaseException) -> Outcome:
         job = prepared.context.row
         outcome = outcome_of(prepared.context, error)
         fields = fields_of(job, self._worker_name)
@@ -238,7 +243,7 @@ class Executor:
         return failed_or_backed_off(job, failure, None)
 
 
-class _Prepared:
+class Prepared:
     """Everything that is known when a job's function is about to be called."""
 
     __slots__ = ("args", "context", "definition", "kwargs")
@@ -265,7 +270,7 @@ async def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return await coroutine
 
 
-async def _timed(prepared: _Prepared) -> Any:
+async def timed(prepared: Prepared) -> Any:
     """Run an async job's function; what takes longer than it may is cancelled where it waits."""
     run = prepared.definition.function(*prepared.args, **prepared.kwargs)
     timeout = prepared.context.options.timeout

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Final
 
 from ..dialects.rows import Claimed
@@ -22,6 +23,21 @@ SHORT_TURN: Final = 0.002
 SMOOTHING: Final = 0.2
 FALLING: Final = 0.5
 RISING: Final = 0.02
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Jobs of one definition that run in one call."""
+
+    size: int
+    due: float
+    """Until when it may grow, by the dispatcher's clock."""
+    for_loop: bool
+    jobs: list[Claimed] = field(default_factory=list)
+
+
+Unit = Claimed | Chunk
+"""What takes one slot."""
 
 
 class Lane:
@@ -38,15 +54,19 @@ class Lane:
         self.delivered_at = 0.0
         """When jobs were last added, by the dispatcher's clock."""
         self._guard = threading.Lock()
-        self._for_threads: deque[Claimed] = deque()
-        self._for_loop: deque[Claimed] = deque()
+        self._for_threads: deque[Unit] = deque()
+        self._for_loop: deque[Unit] = deque()
+        # Chunks belong to the dispatcher's thread until they are among the others.
+        self._forming: dict[str, Chunk] = {}
+        self._size = 0
+        self._chunked = 0
         self._used = 0
         self._mean: float | None = None
         self._quick = 0.0
 
     @property
     def waiting(self) -> int:
-        """How many jobs are claimed but not begun."""
+        """How many jobs or chunks could begin, but for a slot."""
         return len(self._for_threads) + len(self._for_loop)
 
     @property
@@ -55,7 +75,14 @@ class Lane:
 
     def room(self) -> int:
         """Return how many jobs to claim now."""
-        return max(0, self._free + self._prefetch() - self.waiting)
+        units = self._free + self._prefetch() - self.waiting
+        return max(0, units if not self._chunked else self._room_in_chunks())
+
+    def _room_in_chunks(self) -> int:
+        # How many jobs a slot takes is learnt: where other jobs are among them, a claim of many would hoard those.
+        units = self._free + min(1, self._prefetch()) - self.waiting
+        each = min(self._size, 2 * self._chunked + 1)
+        return units * each - sum(len(chunk.jobs) for chunk in self._forming.values())
 
     def _prefetch(self) -> int:
         if self._mean is None:
@@ -64,7 +91,33 @@ class Lane:
 
     def add(self, job: Claimed, *, for_loop: bool) -> None:
         """Take in a claimed job."""
+        if self._chunked:
+            self._chunked //= 2
         (self._for_loop if for_loop else self._for_threads).append(job)
+
+    def gather(self, job: Claimed, size: int, due: float, *, for_loop: bool) -> None:
+        """Take in a claimed job that runs together with others; ``due`` is for a chunk that begins with it."""
+        self._size = size
+        self._chunked = min(size, self._chunked + 1)
+        chunk = self._forming.setdefault(job.definition, Chunk(size, due, for_loop))
+        chunk.jobs.append(job)
+        if len(chunk.jobs) >= size:
+            self._formed(job.definition)
+
+    @property
+    def forms_until(self) -> float | None:
+        """When the next chunk has grown for long enough; ``None`` while none is forming."""
+        return min((chunk.due for chunk in self._forming.values()), default=None)
+
+    def form(self, now: float) -> None:
+        """Let the chunks begin that have grown for long enough."""
+        for name in [name for name, chunk in self._forming.items() if chunk.due <= now]:
+            self._formed(name)
+            self.delivered_at = now
+
+    def _formed(self, name: str) -> None:
+        chunk = self._forming.pop(name)
+        (self._for_loop if chunk.for_loop else self._for_threads).append(chunk)
 
     def enter(self) -> bool:
         """Take a slot for a thread, if one is free; the thread must ``leave``."""
@@ -79,14 +132,14 @@ class Lane:
         with self._guard:
             self._used -= 1
 
-    def next_for_thread(self) -> Claimed | None:
+    def next_for_thread(self) -> Unit | None:
         """Return the next job for a thread that has a slot."""
         try:
             return self._for_threads.popleft()
         except IndexError:
             return None
 
-    def next_for_loop(self) -> Claimed | None:
+    def next_for_loop(self) -> Unit | None:
         """Return the next async job together with a slot for it; it must ``leave``."""
         if not self._for_loop or not self.enter():
             return None
@@ -104,15 +157,18 @@ class Lane:
         # Waiting for the interpreter's lock makes short jobs look long once several threads run them.
         self._quick = quick + (FALLING if seconds < quick else RISING) * (seconds - quick)
 
-    def give_back(self) -> list[Claimed]:
-        """Take out everything that has not begun."""
+    def give_back(self, *, forming: bool) -> list[Claimed]:
+        """Take out everything that has not begun; chunks that may still grow only if ``forming`` says so."""
         back: list[Claimed] = []
-        for jobs in (self._for_threads, self._for_loop):
+        while forming and self._forming:
+            back += self._forming.popitem()[1].jobs
+        for units in (self._for_threads, self._for_loop):
             while True:
                 try:
-                    back.append(jobs.popleft())
+                    unit = units.popleft()
                 except IndexError:
                     break
+                back += unit.jobs if isinstance(unit, Chunk) else [unit]
         return back
 
     def slow_down(self, seconds: float) -> None:

@@ -18,8 +18,8 @@ from django.db import connections
 from ..clock import SYSTEM, Clock
 from ..dialects.rows import Claimed
 from ..outcomes import Outcome
-from .executor import Executor
-from .lanes import Lane
+from .chunks import ChunkExecutor
+from .lanes import Chunk, Lane, Unit
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ Ended = Callable[[Claimed, Outcome], None]
 class ThreadPool:
     """Threads that run sync jobs, made when first needed, ``size`` at most."""
 
-    def __init__(self, size: int, executor: Executor, ended: Ended, *, clock: Clock = SYSTEM) -> None:
+    def __init__(self, size: int, executor: ChunkExecutor, ended: Ended, *, clock: Clock = SYSTEM) -> None:
         """Take what runs a job, and whom to tell its outcome."""
         self._size = size
         self._executor = executor
@@ -80,6 +80,12 @@ class ThreadPool:
         while True:
             while (job := lane.next_for_thread()) is not None:
                 began = monotonic()
+                if isinstance(job, Chunk):
+                    ended = self._executor.run_chunk(job.jobs)
+                    lane.took(monotonic() - began)
+                    for one, outcome in ended:
+                        self._ended(one, outcome)
+                    continue
                 outcome = self._executor.run(job)
                 lane.took(monotonic() - began)
                 self._ended(job, outcome)
@@ -98,7 +104,7 @@ class ThreadPool:
 class Loop:
     """One event loop in a thread of its own, started with the first async job."""
 
-    def __init__(self, executor: Executor, ended: Ended, *, clock: Clock = SYSTEM) -> None:
+    def __init__(self, executor: ChunkExecutor, ended: Ended, *, clock: Clock = SYSTEM) -> None:
         """Take what runs a job, and whom to tell its outcome."""
         self._executor = executor
         self._ended = ended
@@ -141,14 +147,18 @@ class Loop:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, lane: Lane, job: Claimed) -> None:
+    async def _run(self, lane: Lane, job: Unit) -> None:
         began = self._clock.monotonic()
         try:
-            outcome = await self._executor.run_async(job)
+            if isinstance(job, Chunk):
+                ended = await self._executor.run_chunk_async(job.jobs)
+            else:
+                ended = [(job, await self._executor.run_async(job))]
         finally:
             lane.took(self._clock.monotonic() - began)
             lane.leave()
-        self._ended(job, outcome)
+        for one, outcome in ended:
+            self._ended(one, outcome)
         self._pump(lane)
 
     def _cancel_all(self) -> None:

@@ -6,6 +6,7 @@ import logging
 from typing import Final
 from uuid import UUID
 
+from ..operations.coalesce import prune_coalescing
 from ..operations.prune import prune, prune_events, prune_workers
 
 logger = logging.getLogger(__name__)
@@ -34,4 +35,5 @@ class Pruner:
         if prune_events():
             return BETWEEN_WINDOWS
         prune_workers()
+        prune_coalescing()
         return BETWEEN_ROUNDS

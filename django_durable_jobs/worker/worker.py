@@ -21,8 +21,8 @@ from ..operations.database import dialect
 from ..operations.queues import queue_names
 from ..operations.workers import register, stopped
 from . import sessions
+from .chunks import ChunkExecutor
 from .dispatcher import Dispatcher
-from .executor import Executor
 from .heartbeat import Heartbeat
 from .leases import Leases
 from .listener import Listener
@@ -101,7 +101,7 @@ class Worker:
     def _work(self, worker_id: int) -> None:
         leases = Leases(self._clock)
         steady = SteadySave(self._options.lease, clock=self._clock)
-        executor = Executor(leases, Recorder(steady, leases.cancel), self._options.name, steady=steady)
+        executor = ChunkExecutor(leases, Recorder(steady, leases.cancel), self._options.name, steady=steady)
         dispatcher = Dispatcher(self._options, worker_id, leases, executor, clock=self._clock)
         # All that are known, before the first look: with ``drain`` a worker would end when the first queue is empty.
         for queue, concurrency in self._queues.items():
@@ -133,7 +133,7 @@ class Worker:
         quarantine: Quarantine | None = None
         promoter = Promoter(options, dispatcher.look_now, lambda: dispatcher.listening)
 
-        chores: list[Service] = [promoter, Waker(options, dispatcher.look_now), Pruner()]
+        chores: list[Service] = [promoter, Waker(options, dispatcher.look_now, clock=self._clock), Pruner()]
         if not options.supervised:
             rescuer = Rescuer(options, lambda: rota.hasten(alone))
             quarantine = alone = Quarantine(

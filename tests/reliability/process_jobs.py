@@ -18,7 +18,7 @@ from uuid import UUID
 
 from django.db import connection, connections, transaction
 
-from django_durable_jobs import Backoff, atomic_step, call, current_job, durable_job, sleep
+from django_durable_jobs import Backoff, ChunkItem, atomic_step, call, current_job, durable_job, sleep
 from django_durable_jobs.models import Job, Message
 from tests.reliability.orders import obey, wait_for
 
@@ -239,6 +239,16 @@ def effect_and_end(ledger: str, names: list[str]) -> list[str]:
     """Make an effect for each name, all in the commit that completes the job."""
     note(ledger, f"attempt {current_job().attempt}")
     return [effect.function(ledger, name) for name in names]
+
+
+@durable_job(chunk=5, chunk_timeout=5)
+def gathered(items: list[ChunkItem[list[str], str]]) -> None:
+    """Note how many came together, and keep the slot until the file exists."""
+    ledger, gate, _text = items[0].argument
+    note(ledger, f"chunk of {len(items)}")
+    wait_for(Path(gate), 30)
+    for item in items:
+        item.result = item.argument[2]
 
 
 @durable_job

@@ -18,8 +18,8 @@ from django_durable_jobs.durable.frames import Frame, frames
 from django_durable_jobs.durable.recorder import Recorder
 from django_durable_jobs.operations.checkpoints import SteadySave
 from django_durable_jobs.outcomes import Completed
+from django_durable_jobs.worker.chunks import ChunkExecutor
 from django_durable_jobs.worker.dispatcher import Dispatcher
-from django_durable_jobs.worker.executor import Executor
 from django_durable_jobs.worker.leases import Leases
 from django_durable_jobs.worker.options import WorkerOptions
 from django_durable_jobs.worker.rescuer import Rescuer
@@ -120,7 +120,7 @@ def test_a_job_that_fails_with_its_worker_has_the_fields_in_the_line_of_another_
 @pytest.mark.django_db(transaction=True)
 def test_an_ending_that_came_too_late_has_the_fields(kept: list[logging.LogRecord]) -> None:
     worker, options, leases = make_worker(), WorkerOptions(name="late", queues={"default": 1}), Leases()
-    executor = Executor(leases, Recorder(SteadySave(LEASE)), "late")
+    executor = ChunkExecutor(leases, Recorder(SteadySave(LEASE)), "late")
     dispatcher = Dispatcher(options, worker.pk, leases, executor)
     job = claim_one(worker)
     dispatcher.ended(job._replace(token=0), Completed("1"))

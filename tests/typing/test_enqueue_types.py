@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_type
 
 from django_durable_jobs import (
+    ChunkItem,
     JobHandle,
     Progress,
     Results,
@@ -36,6 +37,21 @@ if TYPE_CHECKING:
     async def fetch(url: str) -> bytes:
         """Return bytes."""
         return url.encode()
+
+    @durable_job(chunk=10)
+    def index(items: list[ChunkItem[int, str]]) -> None:
+        """Say how each of many ended."""
+        for item in items:
+            assert_type(item.argument, int)
+            item.result = 1  # type: ignore[assignment]
+
+    @durable_job(chunk=10, chunk_timeout=1)
+    async def async_index(items: list[ChunkItem[int, bytes]]) -> None:
+        """Do the same."""
+
+    @durable_job(sequence_key=lambda n: f"key {n}", throttle=60)
+    def in_order(n: int) -> None:
+        """Have a key."""
 
     @durable_job(retires=5)  # type: ignore[call-overload, untyped-decorator]
     def misspelt(n: int) -> None:
@@ -71,6 +87,12 @@ if TYPE_CHECKING:
     assert_type(gather(add.s(1), name_of.s(2)), Results[object])
     gather(add.s(1), strategy="fail_slow")  # type: ignore[arg-type]
     gather([add.s(1)])  # type: ignore[arg-type]
+
+    assert_type(index.enqueue(1), JobHandle[str])
+    assert_type(async_index.enqueue(1), JobHandle[bytes])
+    assert_type(in_order.using(sequence_key="one", debounce=None).enqueue(1).existing, bool)
+    index.enqueue("1")  # type: ignore[arg-type]
+    index.using(chunk=5)  # type: ignore[call-arg]
 
     add.enqueue("1")  # type: ignore[arg-type]
     add.enqueue()  # type: ignore[call-arg]

@@ -14,14 +14,15 @@ from typing import Any, Final
 import django_durable_jobs
 from django_durable_jobs import DurableJob, JobContext, JobHandle
 from django_durable_jobs.definitions import DECORATOR_OPTIONS, Options
-from django_durable_jobs.durable.options import EnqueueOptions
+from django_durable_jobs.durable.options import EnqueueOptions, JobOptions
 from tests.docs.facts.markdown_tables import code, listed, markdown_table, prose
 
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Define": ("durable_job", "DurableJob", "Backoff"),
     "Enqueue": ("enqueue", "aenqueue", "enqueue_many", "get_job", "new_job_id"),
-    "Look at jobs": ("JobHandle", "Status", "retry", "cancel"),
+    "Look at jobs": ("JobHandle", "Status", "retry", "cancel", "blocked_by"),
     "Inside a job": ("call", "acall", "current_job", "JobContext", "NoRetry", "RetryAfter", "Snooze"),
+    "Many jobs in one call": ("ChunkItem",),
     "Wait without a slot": ("sleep", "asleep", "sleep_until", "asleep_until"),
 }
 """Where each name is shown. Other exceptions have a page of their own."""
@@ -50,6 +51,23 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "run_at": ("the moment when it is due, an aware `datetime`", "at once"),
     "timeout": ("how long an attempt may take, `timedelta` or seconds; asked for at its durable calls", "no limit"),
     "id": ("a `UUID` from `new_job_id()`: the same enqueue repeated finds the first job", "a new one"),
+    "sequence_key": (
+        "a `str`, or a function of the arguments: jobs with one key run one at a time, in the order of their enqueue",
+        "no order",
+    ),
+    "chunk": ("how many jobs one call of the function handles at most, 1 to 1000; of the decorator only", "one"),
+    "chunk_timeout": (
+        "how long a worker waits for a fuller chunk, `timedelta` or seconds, at most 5 minutes; of the decorator only",
+        "not at all",
+    ),
+    "debounce": (
+        "the job is due so long after the last enqueue of its key; until it begins, one job answers for all",
+        "no debounce",
+    ),
+    "debounce_key": ("a `str`, or a function of the arguments", "one for the definition"),
+    "debounce_max": ("how long a job can be put off, `timedelta` or seconds", "for ever"),
+    "throttle": ("for so long after an enqueue its job answers for others of its key", "no throttle"),
+    "throttle_key": ("a `str`, or a function of the arguments", "one for the definition"),
 }
 
 
@@ -69,7 +87,7 @@ def options() -> str:
     """Return the table of options of ``@durable_job`` and ``.using``."""
     if wrong := {field.name for field in fields(Options)} ^ OPTIONS.keys():
         raise SystemExit(f"Describe or drop the options {', '.join(sorted(wrong))}: tests/docs/facts/api.py")
-    kinds = typing.get_type_hints(EnqueueOptions)
+    kinds = typing.get_type_hints(JobOptions) | typing.get_type_hints(EnqueueOptions)
     rows = [
         [code(name), _kind(kinds[name]), "yes" if name in DECORATOR_OPTIONS else "", meaning, default]
         for name, (meaning, default) in OPTIONS.items()

@@ -43,6 +43,7 @@ EFFECTS: Final[dict[str, str]] = {
     "cancel": "`cancel(job)`, of a job that does not run",
     "recall": "`cancel(job)`, of a job whose compensations must run first",
     "retry": "`retry(job)`, or the admin's action; at least one more attempt",
+    "line_up": "the same, of a job of a sequence that has ended: it waits for its turn",
 }
 PICTURE_NAME: Final = "statuses.svg"
 """The diagram, beside the page that shows it."""
@@ -106,6 +107,7 @@ UNDRAWN: Final = {
     "cancel": "cancel: from every status that is not final, except running, to cancelled",
     "recall": "recall: the same statuses except pending, to pending",
     "retry": "retry: from failed, cancelled, expired and retrying, to pending",
+    "line_up": "line_up: from failed, cancelled and expired, to waiting",
 }
 """Verbs that lead from many statuses to one: said in words at the bottom of the picture."""
 

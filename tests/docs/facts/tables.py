@@ -107,6 +107,15 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "started_at": "when the run began",
         "finished_at": "when it ended",
     },
+    "Sequence": {
+        "key": "the sequence key",
+        "job_id": "the only job of it that is not lined up",
+    },
+    "Coalescing": {
+        "key": "`debounce` or `throttle`, the definition, and the key if there is one",
+        "job_id": "the job that answers for further enqueues",
+        "until": "debounce: when that job is due; throttle: until when it answers",
+    },
     "Queue": {
         "name": "the name, letter for letter",
         "created_at": "when its first job, or its first worker, came",

@@ -1,0 +1,38 @@
+"""Which options of a job go together. What each may be alone stands in ``definitions``."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Final
+
+from .errors import OptionError
+
+_NEEDS: Final = {
+    "chunk_timeout": "chunk",
+    "debounce_key": "debounce",
+    "debounce_max": "debounce",
+    "throttle_key": "throttle",
+}
+_EXCLUDE: Final = (
+    ("debounce", "throttle", "the one takes the last call of a series, the other the first."),
+    ("debounce", "delay", "debounce says when the job is due."),
+    ("debounce", "run_at", "debounce says when the job is due."),
+    ("debounce", "sequence_key", "a job that is put off again and again would hold up its sequence."),
+    ("debounce", "id", "the enqueue may be answered with a job that is there already."),
+    ("throttle", "id", "the enqueue may be answered with a job that is there already."),
+    ("chunk", "atomic", "the jobs of a chunk end one by one, not in one transaction with the function's writes."),
+)
+
+
+def refuse_combinations(options: Any) -> None:
+    """Raise ``OptionError`` for options that contradict each other, or mean nothing alone."""
+    values = {entry.name: getattr(options, entry.name) for entry in fields(options)}
+    given = {name for name, value in values.items() if value is not None and value is not False}
+    for name, needed in _NEEDS.items():
+        if name in given and needed not in given:
+            raise OptionError(f"{name} means something together with {needed} only: give both.")
+    for name, other, why in _EXCLUDE:
+        if name in given and other in given:
+            raise OptionError(f"{name} and {other} exclude each other: {why}")
+    if "debounce_max" in given and options.debounce_max < options.debounce:
+        raise OptionError(f"debounce_max ({options.debounce_max}) must not be shorter than debounce.")
