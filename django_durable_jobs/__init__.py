@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .durable.frames import current_job
     from .durable.handle import JobHandle
     from .durable.job import DurableJob, aenqueue, enqueue, enqueue_many, get_job
+    from .durable.saga import acompensate, compensate
     from .durable.timers import asleep, asleep_until, sleep, sleep_until
     from .errors import (
         ArgumentError,
@@ -49,6 +50,7 @@ _HOMES = {
     "durable.decorator": ("durable_job",),
     "durable.handle": ("JobHandle",),
     "durable.job": ("DurableJob", "aenqueue", "enqueue", "enqueue_many", "get_job"),
+    "durable.saga": ("acompensate", "compensate"),
     "durable.timers": ("asleep", "asleep_until", "sleep", "sleep_until"),
     "errors": (
         "ArgumentError",
@@ -97,11 +99,13 @@ __all__ = [
     "TransitionRefused",
     "UnknownDefinition",
     "acall",
+    "acompensate",
     "aenqueue",
     "asleep",
     "asleep_until",
     "call",
     "cancel",
+    "compensate",
     "current_job",
     "durable_job",
     "enqueue",

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, Q
-
 from ..conf import get_settings
 from ..dialects.now import DatabaseNow
 from ..errors import JobNotFound, TransitionRefused
 from ..ids import parse_id
-from ..models import Checkpoint, Job
+from ..models import Job
 from ..querysets.jobs import JobQuerySet
 from ..states import FINAL, OPEN, Status
-from .database import alias, dialect, jobs
+from .compensations import COMPENSATION, ENDING, kinds
+from .database import dialect, jobs
 from .transition import move
 from .wake import wake_waiting
 
@@ -41,8 +40,9 @@ class Cancelled:
 def cancel(job: Job | UUID | str, *, reason: str = "cancelled by an order") -> Cancelled:
     """Cancel a job and every job below it (``gather``), and return what was done.
 
-    A job that runs, or has compensations to run, is cancelled a little later, unless it completes before. Raises
-    ``JobNotFound``, or ``TransitionRefused`` for a job that has ended.
+    A job that runs, or has compensations to run, is cancelled a little later, unless it completes before; one whose
+    compensations run already ends as it began to. Raises ``JobNotFound``, or ``TransitionRefused`` for a job that
+    has ended.
     """
     job_id = job.id if isinstance(job, Job) else parse_id(job)
     if job_id is None:
@@ -76,7 +76,10 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
             .select_for_update()
             .values_list("id", "status", "parent_id", "parent_call")
         )
-        undone = set(_with_compensations([row[0] for row in rows]))
+        undoing = kinds([row[0] for row in rows], COMPENSATION, ENDING)
+        # Those that are being undone end as they began to.
+        rows = [row for row in rows if ENDING not in undoing.get(row[0], ())]
+        undone = {row[0] for row in rows if row[0] in undoing}
         running = [row[0] for row in rows if row[1] == Status.RUNNING or row[0] in undone]
         at_once = [row[0] for row in rows if row[0] not in set(running)]
         these = jobs().filter(id__in=running)
@@ -97,14 +100,6 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
     result.requested.extend(running)
     if parents:
         wake_waiting(parents)
-
-
-def _with_compensations(ids: list[UUID]) -> list[UUID]:
-    """Return the jobs that have registered compensations and did not run yet."""
-    registered = Checkpoint.objects.using(alias()).filter(
-        job=OuterRef("id"), generation=OuterRef("generation"), kind="compensation"
-    )
-    return list(jobs().filter(Q(Exists(registered)), id__in=ids).values_list("id", flat=True))
 
 
 def cancelled_jobs_of(worker_id: int) -> list[UUID]:

@@ -19,10 +19,12 @@ from django.db.models import F, QuerySet
 from ..dialects.now import DatabaseNow
 from ..faults import fault
 from ..models import Attempt, Job, Worker
+from .compensations import COMPENSATION, ENDING, kinds, note_lost
 from .database import alias, dialect, jobs
 from .transition import move
 
 BATCH: Final = 200
+COLUMNS: Final = ("id", "worker_id", "token", "attempt", "max_attempts", "rescues", "generation", "started_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +46,16 @@ def _rescue() -> Rescued:
         .abandoned()
         .order_by("id")
         .select_for_update(skip_locked=dialect().has_skip_locked)
-        .only("id", "definition", "worker_id", "token", "attempt", "max_attempts", "rescues", "started_at")[:BATCH]
+        .only(*COLUMNS)[:BATCH]
     )
     fault("before-rescue")
     result = Rescued([], [])
     workers = _lost_workers({job.worker_id for job in gone if job.worker_id is not None})
+    undoes = kinds([job.id for job in gone], COMPENSATION, ENDING) if gone else {}
     for job in gone:
         name, company = workers.get(job.worker_id or 0, ("", 1))
-        _take_back(job, name, alone=company == 1 or job.rescues > 0, result=result)
+        alone = company == 1 or job.rescues > 0
+        _take_back(job, name, alone=alone, undoes=undoes.get(job.id, set()), result=result)
     return result
 
 
@@ -67,7 +71,7 @@ def _lost_workers(ids: set[int]) -> dict[int, tuple[str, int]]:
     return found
 
 
-def _take_back(job: Job, worker_name: str, *, alone: bool, result: Rescued) -> None:
+def _take_back(job: Job, worker_name: str, *, alone: bool, undoes: set[str], result: Rescued) -> None:
     # The token in the filter is not needed beside the row lock; it is there where a database has no row locks.
     this = jobs().abandoned().filter(id=job.id, token=job.token)
     error = f"WorkerLost: worker {worker_name or job.worker_id} was lost while it held this job"
@@ -75,7 +79,12 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, result: Rescued) -> N
         if move("rescue", this, rescues=F("rescues") + 1, attempt=F("attempt") - 1):
             result.returned.append(job.id)
         return
-    if job.attempt >= job.max_attempts:
+    if ENDING in undoes or (undoes and job.attempt >= job.max_attempts):
+        # Its code has ended, or ends here; what undoes it is still to run, and costs no attempt.
+        losses = note_lost(job.id, job.generation, error, losses=job.rescues + 1)
+        moved = move("rescue", this, rescues=losses, attempt=F("attempt") - 1)
+        ended = result.returned
+    elif job.attempt >= job.max_attempts:
         moved = move("give_up", this, rescues=F("rescues") + 1, last_error=error)
         ended = result.failed
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from django.db.models import F
@@ -12,6 +13,7 @@ from ..errors import JobNotFound, TransitionRefused
 from ..ids import parse_id
 from ..models import Job
 from ..states import TRANSITIONS
+from .compensations import is_undone
 from .database import dialect, jobs
 from .transition import move
 
@@ -19,23 +21,29 @@ from .transition import move
 def retry(job: Job | UUID | str) -> None:
     """Put a failed, cancelled, expired or retrying job back into its queue, now.
 
-    It gets at least one more attempt; its checkpoints and its history of attempts stay. Raises
-    ``JobNotFound``, or ``TransitionRefused`` when its status does not allow it.
+    It gets at least one more attempt; its checkpoints and its history of attempts stay. But a job whose compensations
+    have run begins anew, in a new generation without checkpoints; one whose compensations have not all run goes on
+    with these. Raises ``JobNotFound``, or ``TransitionRefused`` when its status does not allow it.
     """
     job_id = job.id if isinstance(job, Job) else parse_id(job)
     if job_id is None:
         raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
     this = jobs().filter(id=job_id)
-    moved = dialect().in_own_transaction(
-        lambda: move(
+
+    def work() -> int:
+        # What was undone must not be taken for done.
+        begun_anew: dict[str, Any] = {"generation": F("generation") + 1} if is_undone(job_id) else {}
+        return move(
             "retry",
             this,
             run_at=None,
             rescues=0,
             cancel_requested_at=None,
             max_attempts=Greatest(F("max_attempts"), F("attempt") + 1),
+            **begun_anew,
         )
-    )
+
+    moved = dialect().in_own_transaction(work)
     row = this.values_list("status", "queue").first()
     if row is None:
         raise JobNotFound(f"There is no job {job_id}.")
