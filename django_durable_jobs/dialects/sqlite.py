@@ -10,7 +10,7 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import UUID
 
@@ -221,7 +221,7 @@ class SQLite(Dialect):
 
 
 def _claimed(row: Sequence[Any]) -> Claimed:
-    """Read a row as the driver gives it; the time is one that few jobs have."""
+    """Read a row as the driver gives it: ids as text, times without their zone."""
     *plain, parent, cancel = row
-    asked = datetime.fromisoformat(cancel).replace(tzinfo=UTC) if cancel else None
+    asked = cancel.replace(tzinfo=UTC) if cancel else None
     return Claimed._make([UUID(plain[0]), *plain[1:], UUID(parent) if parent else None, asked])

@@ -40,6 +40,11 @@ class Frame:
         self.deadline: float | None = None
         """When the code here has had its time, by this process's clock."""
 
+    def begin(self) -> None:
+        """Let the time of the attempt begin: its code comes now."""
+        if self.options.timeout is not None:
+            self.deadline = self.job.after(self.options.timeout.total_seconds())
+
     def check(self) -> None:
         """Raise what stops the code here: an interruption, a wait that was swallowed, or the end of its time."""
         self.job.check()

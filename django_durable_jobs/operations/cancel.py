@@ -18,7 +18,7 @@ from ..errors import JobNotFound, TransitionRefused
 from ..ids import parse_id
 from ..models import Job
 from ..querysets.jobs import JobQuerySet
-from ..states import FINAL, OPEN, Status
+from ..states import OPEN, Status
 from .compensations import COMPENSATION, ENDING, kinds
 from .database import dialect, jobs
 from .transition import move
@@ -47,12 +47,13 @@ def cancel(job: Job | UUID | str, *, reason: str = "cancelled by an order") -> C
     job_id = job.id if isinstance(job, Job) else parse_id(job)
     if job_id is None:
         raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
-    status = jobs().filter(id=job_id).values_list("status", flat=True).first()
-    if status is None:
-        raise JobNotFound(f"There is no job {job_id}.")
-    if Status(status) in FINAL:
+    result = cancel_all([job_id], reason=reason)
+    if job_id not in (*result.cancelled, *result.requested):
+        status = jobs().filter(id=job_id).values_list("status", flat=True).first()
+        if status is None:
+            raise JobNotFound(f"There is no job {job_id}.")
         raise TransitionRefused(f"Job {job_id} is {status}: only a job that has not ended can be cancelled.")
-    return cancel_all([job_id], reason=reason)
+    return result
 
 
 def cancel_all(ids: Iterable[UUID], *, reason: str) -> Cancelled:
@@ -77,8 +78,9 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
             .values_list("id", "status", "parent_id", "parent_call")
         )
         undoing = kinds([row[0] for row in rows], COMPENSATION, ENDING)
-        # Those that are being undone end as they began to.
-        rows = [row for row in rows if ENDING not in undoing.get(row[0], ())]
+        # Those that are being undone end as they began to: nothing is left to ask.
+        ending = [row[0] for row in rows if ENDING in undoing.get(row[0], ())]
+        rows = [row for row in rows if row[0] not in ending]
         undone = {row[0] for row in rows if row[0] in undoing}
         running = [row[0] for row in rows if row[1] == Status.RUNNING or row[0] in undone]
         at_once = [row[0] for row in rows if row[0] not in set(running)]
@@ -92,8 +94,8 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
         if running and get_settings().notify:
             queues = these.pending().values_list("queue", flat=True).distinct()
             dialect().notify([*(f"{CANCEL}{job_id}" for job_id in running), *queues])
-        ended = set(at_once)
-        return at_once, running, {(row[2], row[3]) for row in rows if row[2] is not None and row[0] in ended}
+        parents = {(row[2], row[3]) for row in rows if row[2] is not None and row[0] in set(at_once)}
+        return at_once, [*running, *ending], parents
 
     at_once, running, parents = dialect().in_own_transaction(work)
     result.cancelled.extend(at_once)

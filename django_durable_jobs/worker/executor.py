@@ -90,7 +90,7 @@ class Executor:
         if not isinstance(prepared, _Prepared):
             return prepared
         context = prepared.context
-        frame = self._frame(context)
+        frame = Frame(context, context.options)
         frames.set(frame)
         outcome: Outcome = Released()
         try:
@@ -107,6 +107,7 @@ class Executor:
     def _body(self, prepared: _Prepared, frame: Frame) -> Outcome:
         context = prepared.context
         context.check()
+        frame.begin()
         fault("before-body")
         value = prepared.definition.function(*prepared.args, **prepared.kwargs)
         if type(value) is CoroutineType:
@@ -127,7 +128,7 @@ class Executor:
             return prepared
         context = prepared.context
         lane = self._helpers.enter()
-        frame = self._frame(context)
+        frame = Frame(context, context.options)
         frame.settle(task := asyncio.current_task())
         frames.set(frame)
         assert task is not None  # noqa: S101 -- a coroutine runs in one
@@ -156,6 +157,7 @@ class Executor:
     async def _body_async(self, prepared: _Prepared, frame: Frame) -> Outcome:
         context = prepared.context
         context.check()
+        frame.begin()
         fault("before-body")
         value = await _timed(prepared)
         fault("after-body")
@@ -167,12 +169,6 @@ class Executor:
     def _history(self, job: Claimed) -> History:
         # Before the job's code runs: afterwards the thread's connection may be set to another schema.
         return History(job, self._steady.load(job.id, job.generation))
-
-    def _frame(self, context: JobContext) -> Frame:
-        frame = Frame(context, context.options)
-        if context.options.timeout is not None:
-            frame.deadline = context.after(context.options.timeout.total_seconds())
-        return frame
 
     def is_async(self, job: Claimed) -> bool:
         """Answer whether the job belongs on the event loop; an unknown one fails in a thread."""

@@ -69,7 +69,7 @@ class Runner:
         self.worker = make_worker(lease=LEASE)
         self.leases = Leases()
         self.steady = SteadySave(LEASE)
-        self.recorder = Recorder(self.steady)
+        self.recorder = Recorder(self.steady, self.leases.cancel)
         self.executor = Executor(self.leases, self.recorder, self.worker.name, steady=self.steady)
 
     def enqueue(self, script: Callable[..., Any], **options: Any) -> JobHandle[Any]:

@@ -20,8 +20,9 @@ from tests.docs.facts.markdown_tables import code, listed, markdown_table, prose
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Define": ("durable_job", "DurableJob", "Backoff"),
     "Enqueue": ("enqueue", "aenqueue", "enqueue_many", "get_job"),
-    "Look at jobs": ("JobHandle", "Status", "retry"),
+    "Look at jobs": ("JobHandle", "Status", "retry", "cancel"),
     "Inside a job": ("call", "acall", "current_job", "JobContext", "NoRetry", "RetryAfter", "Snooze"),
+    "Wait without a slot": ("sleep", "asleep", "sleep_until", "asleep_until"),
 }
 """Where each name is shown. Other exceptions have a page of their own."""
 
@@ -47,6 +48,7 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "call_backoff": ("delay between these repeats, a `Backoff`", "`CALL_BACKOFF`"),
     "delay": ("how long after the enqueue the job is due, `timedelta` or seconds", "at once"),
     "run_at": ("the moment when it is due, an aware `datetime`", "at once"),
+    "timeout": ("how long an attempt may take, `timedelta` or seconds; asked for at its durable calls", "no limit"),
     "id": ("a `UUID` of your own: the same enqueue repeated finds the first job", "a new UUIDv7"),
 }
 

@@ -14,7 +14,7 @@ MEANINGS: Final[dict[Status, str]] = {
     Status.SCHEDULED: "due later: `run_at` says when (`delay`, `run_at`, `Snooze`)",
     Status.PENDING: "waits in its queue for a worker",
     Status.RUNNING: "a worker holds it under a lease",
-    Status.WAITING: "parked until something outside happens",
+    Status.WAITING: "parked until something outside happens: a time, a message, the end of children",
     Status.RETRYING: "an attempt failed; `run_at` says when the next one is due",
     Status.PAUSED: "held back by an operator",
     Status.COMPLETED: "the function returned; its result is stored",
@@ -37,6 +37,11 @@ EFFECTS: Final[dict[str, str]] = {
     "rescue": "the lease is over: it goes back to its queue",
     "give_up": "the lease is over and no attempt is left",
     "promote": "`run_at` has come",
+    "park": "its code waits for something outside; the attempt is given back",
+    "wake": "what it waited for has come",
+    "stop": "the holder obeys an order to cancel",
+    "cancel": "`cancel(job)`, of a job that does not run",
+    "recall": "`cancel(job)`, of a job whose compensations must run first",
     "retry": "`retry(job)`, or the admin's action; at least one more attempt",
 }
 PICTURE_NAME: Final = "statuses.svg"
@@ -75,23 +80,34 @@ def transitions() -> str:
 # The picture --------------------------------------------------------------------------------------------------
 
 WIDTH: Final = 860
-HEIGHT: Final = 430
+HEIGHT: Final = 490
 BOX: Final = (120, 40)
 PLACES: Final[dict[Status, tuple[int, int]]] = {
     Status.SCHEDULED: (280, 60),
     Status.PENDING: (110, 190),
     Status.RUNNING: (450, 190),
-    Status.RETRYING: (300, 280),
+    Status.RETRYING: (290, 280),
+    Status.WAITING: (450, 370),
     Status.COMPLETED: (740, 90),
-    Status.FAILED: (740, 290),
+    Status.FAILED: (740, 250),
+    Status.CANCELLED: (740, 370),
 }
 """Centres of the boxes. A status that becomes reachable needs one; the generator says so."""
 BENDS: Final[dict[tuple[Status, Status], int]] = {
-    (Status.FAILED, Status.PENDING): -165,
     (Status.PENDING, Status.RUNNING): 24,
     (Status.RUNNING, Status.PENDING): 24,
+    (Status.WAITING, Status.PENDING): -60,
+    (Status.RUNNING, Status.CANCELLED): 10,
 }
 """How far an arrow swings out to its left, in pixels; straight unless said."""
+
+
+UNDRAWN: Final = {
+    "cancel": "cancel: from every status that is not final, except running, to cancelled",
+    "recall": "recall: the same statuses except pending, to pending",
+    "retry": "retry: from failed, cancelled, expired and retrying, to pending",
+}
+"""Verbs that lead from many statuses to one: said in words at the bottom of the picture."""
 
 
 class _Point(NamedTuple):
@@ -106,7 +122,8 @@ def picture() -> str:
     arrows: dict[tuple[Status, Status], list[str]] = defaultdict(list)
     for verb, rule in TRANSITIONS.items():
         for source in sorted(rule.sources & PLACES.keys()):
-            arrows[source, rule.target].append(verb)
+            if verb not in UNDRAWN:
+                arrows[source, rule.target].append(verb)
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13" role="img">',
@@ -117,6 +134,10 @@ def picture() -> str:
         *(_entry(status) for status in Status if status in BEGINNINGS),
         *(_arrow(source, target, verbs) for (source, target), verbs in arrows.items()),
         *(_box(status) for status in reachable()),
+        *(
+            f'<text x="20" y="{HEIGHT - 52 + 18 * line}" fill="#111">{escape(words)}</text>'
+            for line, words in enumerate(UNDRAWN.values())
+        ),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"

@@ -7,14 +7,13 @@ from typing import Any, Final
 from django.db import models as django_models
 
 from django_durable_jobs import models
-from django_durable_jobs.models.indexes import StatusIndex
+from django_durable_jobs.models.indexes import PresentIndex, StatusIndex
 from tests.docs.facts.markdown_tables import code, first_line, listed, markdown_table
 
 LATER: Final = "kept for what comes later; empty"
 RESERVED: Final = (
-    *("parent_id", "origin_id", "batch_id", "occurrence_id", "depth", "open_children", "waiting_for", "paused_from"),
-    *("pause_requested_at", "cancel_requested_at", "expires_at", "tenant", "unique_key", "concurrency_key"),
-    *("sequence_key", "tags", "progress"),
+    *("batch_id", "occurrence_id", "paused_from", "pause_requested_at", "expires_at", "tenant", "unique_key"),
+    *("concurrency_key", "tags"),
 )
 COLUMNS: Final[dict[str, dict[str, str]]] = {
     "Job": {
@@ -38,6 +37,14 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "result": "what the function returned, as JSON text; empty for `None`",
         "last_error": "class and message of the last failed attempt",
         "options": "back-off and retries of calls where the enqueue differs from the decorator, as JSON",
+        "parent_id": "the job whose `gather()` made it",
+        "parent_call": "which call of the parent waits for it",
+        "depth": "how many parents are above it; empty for none",
+        "origin_id": "the job that it was forked from",
+        "waiting_for": "what a waiting job waits for",
+        "cancel_requested_at": "when an order to cancel came",
+        "sequence_key": "jobs of one key run strictly one after the other",
+        "progress": "what the job last said of its progress: current, total, message",
         **dict.fromkeys(RESERVED, LATER),
     },
     "Attempt": {
@@ -57,10 +64,48 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "generation": "which run of the code it belongs to",
         "key": "place of the call: `3` is the job's third call, `3.1` the first one inside it",
         "name": "name of the function that was called",
-        "kind": "`call`",
+        "kind": "what it is: a call, a sleep, a message, …",
         "result": "what it returned, as JSON text",
         "error": "what it raised and the job's code caught, as JSON text",
         "created_at": "when it was stored",
+    },
+    "Message": {
+        "id": "number; messages of one name are consumed in this order",
+        "job_id": "to which job; empty for an event",
+        "name": "its name",
+        "event_key": "which one of the events of this name",
+        "payload": "what was sent, as JSON text",
+        "created_at": "when it was sent",
+        "consumed_at": "when a job took it; events are never taken",
+        "consumed_key": "which call of the job took it",
+    },
+    "Approval": {
+        "id": "number",
+        "job_id": "the job that asks",
+        "generation": "of the job's checkpoints",
+        "key": "which call of the job waits for it",
+        "title": "the question",
+        "details": "what a person needs to know, as JSON text",
+        "requested_at": "when it was asked",
+        "expires_at": "no answer is taken after this time",
+        "decision": "`approved` or `rejected`",
+        "decided_by": "by whom",
+        "decided_at": "when",
+        "comment": "what they said",
+    },
+    "NamedValue": {
+        "id": "number",
+        "job_id": "the job",
+        "name": "its name",
+        "value": "the value, as JSON text",
+        "saved_at": "when it was last written",
+    },
+    "ExecutionReport": {
+        "job_id": "the run",
+        "outcome": "what the run came to",
+        "tasks": "each task with its attempts, as JSON text",
+        "started_at": "when the run began",
+        "finished_at": "when it ended",
     },
     "Queue": {
         "name": "the name, letter for letter",
@@ -127,6 +172,7 @@ def _kind(field: Any) -> str:
         "UUIDField": "UUID",
         "JSONField": "JSON",
         "ForeignKey": "reference",
+        "OneToOneField": "reference",
     }
     return kinds[field.get_internal_type()]
 
@@ -151,6 +197,7 @@ CONSTRAINTS: Final = {
     "ddj_job_due_has_time": "a scheduled or retrying job has `run_at`",
     "ddj_job_paused_from": "a paused job, and no other, remembers where it came from",
     "ddj_job_attempt": "`attempt` lies between 0 and `max_attempts`",
+    "ddj_approval_decided": "an approval has a time of its decision exactly if it has one",
     "ddj_checkpoint_result_or_error": "a checkpoint has either a result or an error",
 }
 
@@ -161,5 +208,10 @@ def indexes() -> str:
         [code(index.name), listed(index.fields), listed(index.statuses)]
         for index in models.Job._meta.indexes
         if isinstance(index, StatusIndex)
+    ]
+    rows += [
+        [code(index.name), listed(index.fields), f"have {code(index.fields[0])}"]
+        for index in models.Job._meta.indexes
+        if isinstance(index, PresentIndex)
     ]
     return markdown_table(["index", "columns", "holds jobs that are"], rows)
