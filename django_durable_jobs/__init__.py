@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .durable.frames import current_job
     from .durable.handle import JobHandle
     from .durable.job import DurableJob, aenqueue, enqueue, enqueue_many, get_job
+    from .durable.pipeline import Pipeline
     from .durable.saga import acompensate, compensate
     from .durable.timers import asleep, asleep_until, sleep, sleep_until
     from .errors import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         RetryAfter,
         SerializationError,
         Snooze,
+        TaskFailed,
         TimedOut,
         TransitionRefused,
         UnknownDefinition,
@@ -50,6 +52,7 @@ _HOMES = {
     "durable.decorator": ("durable_job",),
     "durable.handle": ("JobHandle",),
     "durable.job": ("DurableJob", "aenqueue", "enqueue", "enqueue_many", "get_job"),
+    "durable.pipeline": ("Pipeline",),
     "durable.saga": ("acompensate", "compensate"),
     "durable.timers": ("asleep", "asleep_until", "sleep", "sleep_until"),
     "errors": (
@@ -66,6 +69,7 @@ _HOMES = {
         "RetryAfter",
         "SerializationError",
         "Snooze",
+        "TaskFailed",
         "TimedOut",
         "TransitionRefused",
         "UnknownDefinition",
@@ -91,10 +95,12 @@ __all__ = [
     "NoRetry",
     "NonDeterminism",
     "OptionError",
+    "Pipeline",
     "RetryAfter",
     "SerializationError",
     "Snooze",
     "Status",
+    "TaskFailed",
     "TimedOut",
     "TransitionRefused",
     "UnknownDefinition",

@@ -139,7 +139,7 @@ def run_sync(one: Call) -> Any:
     failures = 0
     while True:
         try:
-            text = one.encode(_body(one))
+            text = one.encode(body(one))
         except MISUSE:
             raise
         except Exception as error:
@@ -148,12 +148,13 @@ def run_sync(one: Call) -> Any:
             if delay is None:
                 raise one.fail(error) from error
         else:
-            return _store(one, text)
+            return store(one, text)
         one.frame.job.pause(delay)
         one.frame.check()
 
 
-def _store(one: Call, text: str) -> Any:
+def store(one: Call, text: str) -> Any:
+    """Store how a call ended; return it as it is read back."""
     rows = one.rows(text)
     try:
         one.frame.job.recorder.record(rows)
@@ -163,7 +164,8 @@ def _store(one: Call, text: str) -> Any:
     return one.stored(rows, text)
 
 
-def _body(one: Call) -> Any:
+def body(one: Call) -> Any:
+    """Run the function of a call."""
     frame = one.child()
     token = frames.set(frame)
     try:
@@ -199,7 +201,7 @@ async def _body_async(one: Call, helpers: Helpers) -> Any:
     return await _awaited(frame, coroutine)
 
 
-async def _timed(one: Call, helpers: Helpers) -> Any:
+async def body_in_time(one: Call, helpers: Helpers) -> Any:
     """Run the body of a call; what takes longer than it may is cancelled where it waits."""
     if one.timeout is None:
         return await _body_async(one, helpers)
@@ -224,7 +226,8 @@ def _body_in_thread(one: Call) -> Any:
         frames.reset(token)
 
 
-def _helpers_of(job: JobContext) -> Helpers:
+def helpers_of(job: JobContext) -> Helpers:
+    """Return the threads beside the event loop of an async job."""
     if job.helpers is None:
         raise NotInJob("acall() works in jobs that a worker runs.")
     return job.helpers
@@ -236,14 +239,14 @@ async def run_async(one: Call) -> Any:
     if stored is not None:
         return one.replayed(stored)
     job, task = one.frame.job, asyncio.current_task()
-    helpers = _helpers_of(job)
+    helpers = helpers_of(job)
     if task is not one.frame.task:
         job.note_task(task)
     failures = 0
     while True:
         one.frame.check()
         try:
-            text = one.encode(await _timed(one, helpers))
+            text = one.encode(await body_in_time(one, helpers))
         except MISUSE:
             raise
         except (SystemExit, KeyboardInterrupt) as error:
@@ -257,11 +260,12 @@ async def run_async(one: Call) -> Any:
             if delay is None:
                 raise one.fail(error, task) from error
         else:
-            return await _store_async(one, text, helpers)
+            return await store_async(one, text, helpers)
         await job.apause(delay)
 
 
-async def _store_async(one: Call, text: str, helpers: Helpers) -> Any:
+async def store_async(one: Call, text: str, helpers: Helpers) -> Any:
+    """Do what ``store`` does without blocking the event loop."""
     rows = one.rows(text)
     try:
         await helpers.record(rows)

@@ -19,8 +19,10 @@ from ..ids import parse_id
 from ..models import Job
 from ..querysets.jobs import JobQuerySet
 from ..states import OPEN, Status
+from . import reports
 from .compensations import COMPENSATION, ENDING, kinds
 from .database import dialect, jobs
+from .reports import RUN
 from .transition import move
 from .wake import wake_waiting
 
@@ -75,13 +77,13 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
             .in_status(*OPEN)
             .order_by("id")
             .select_for_update()
-            .values_list("id", "status", "parent_id", "parent_call")
+            .values_list("id", "status", "parent_id", "parent_call", "generation")
         )
-        undoing = kinds([row[0] for row in rows], COMPENSATION, ENDING)
+        undoing = kinds([row[0] for row in rows], COMPENSATION, ENDING, RUN)
         # Those that are being undone end as they began to: nothing is left to ask.
         ending = [row[0] for row in rows if ENDING in undoing.get(row[0], ())]
         rows = [row for row in rows if row[0] not in ending]
-        undone = {row[0] for row in rows if row[0] in undoing}
+        undone = {row[0] for row in rows if COMPENSATION in undoing.get(row[0], ())}
         running = [row[0] for row in rows if row[1] == Status.RUNNING or row[0] in undone]
         at_once = [row[0] for row in rows if row[0] not in set(running)]
         these = jobs().filter(id__in=running)
@@ -91,6 +93,9 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
         if at_once:
             asked = DatabaseNow()
             move("cancel", jobs().filter(id__in=at_once), cancel_requested_at=asked, last_error=reason)
+            for row in rows:
+                if row[0] in at_once and RUN in undoing.get(row[0], ()):
+                    reports.write(row[0], row[4], "cancelled")
         if running and get_settings().notify:
             queues = these.pending().values_list("queue", flat=True).distinct()
             dialect().notify([*(f"{CANCEL}{job_id}" for job_id in running), *queues])

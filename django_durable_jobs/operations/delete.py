@@ -6,7 +6,7 @@ from uuid import UUID
 
 from ..errors import JobNotFound, TransitionRefused
 from ..ids import parse_id
-from ..models import Attempt, Checkpoint, Job
+from ..models import Attempt, Checkpoint, ExecutionReport, Job
 from ..states import Status
 from .database import alias, dialect, jobs
 
@@ -32,5 +32,6 @@ def _delete(job_id: UUID) -> str | None:
     if status is not None and status != Status.RUNNING:
         Checkpoint.objects.using(alias()).filter(job_id=job_id)._raw_delete(alias())
         Attempt.objects.using(alias()).filter(job_id=job_id)._raw_delete(alias())
+        ExecutionReport.objects.using(alias()).filter(job_id=job_id)._raw_delete(alias())
         this._raw_delete(alias())
     return status

@@ -16,7 +16,7 @@ from django.db.models import Q
 from ..conf import get_settings
 from ..dialects.now import DatabaseNow
 from ..ids import lowest_id_at
-from ..models import Attempt, Checkpoint, Worker
+from ..models import Attempt, Checkpoint, ExecutionReport, Worker
 from ..states import FINAL, Status
 from .database import alias, dialect, jobs
 
@@ -57,6 +57,7 @@ def _delete(ids: Sequence[UUID]) -> int:
     if past:
         Checkpoint.objects.using(alias()).filter(job_id__in=past)._raw_delete(alias())
         Attempt.objects.using(alias()).filter(job_id__in=past)._raw_delete(alias())
+        ExecutionReport.objects.using(alias()).filter(job_id__in=past)._raw_delete(alias())
         jobs().filter(id__in=past)._raw_delete(alias())
     return len(past)
 

@@ -19,8 +19,10 @@ from django.db.models import F, QuerySet
 from ..dialects.now import DatabaseNow
 from ..faults import fault
 from ..models import Attempt, Job, Worker
+from . import reports
 from .compensations import COMPENSATION, ENDING, kinds, note_lost
 from .database import alias, dialect, jobs
+from .reports import RUN
 from .transition import move
 
 BATCH: Final = 200
@@ -51,7 +53,7 @@ def _rescue() -> Rescued:
     fault("before-rescue")
     result = Rescued([], [])
     workers = _lost_workers({job.worker_id for job in gone if job.worker_id is not None})
-    undoes = kinds([job.id for job in gone], COMPENSATION, ENDING) if gone else {}
+    undoes = kinds([job.id for job in gone], COMPENSATION, ENDING, RUN) if gone else {}
     for job in gone:
         name, company = workers.get(job.worker_id or 0, ("", 1))
         alone = company == 1 or job.rescues > 0
@@ -79,12 +81,15 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, undoes: set[str], res
         if move("rescue", this, rescues=F("rescues") + 1, attempt=F("attempt") - 1):
             result.returned.append(job.id)
         return
-    if ENDING in undoes or (undoes and job.attempt >= job.max_attempts):
+    over = job.attempt >= job.max_attempts
+    if RUN in undoes and over and ENDING not in undoes:
+        reports.write(job.id, job.generation, "failed_stale")
+    if ENDING in undoes or (COMPENSATION in undoes and over):
         # Its code has ended, or ends here; what undoes it is still to run, and costs no attempt.
         losses = note_lost(job.id, job.generation, error, losses=job.rescues + 1)
         moved = move("rescue", this, rescues=losses, attempt=F("attempt") - 1)
         ended = result.returned
-    elif job.attempt >= job.max_attempts:
+    elif over:
         moved = move("give_up", this, rescues=F("rescues") + 1, last_error=error)
         ended = result.failed
     else:
