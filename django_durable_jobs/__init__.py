@@ -14,14 +14,17 @@ if TYPE_CHECKING:
     from .durable.context import JobContext
     from .durable.decorator import durable_job
     from .durable.frames import current_job
+    from .durable.gather import agather, gather, threshold
     from .durable.handle import JobHandle
-    from .durable.job import DurableJob, aenqueue, enqueue, enqueue_many, get_job
+    from .durable.job import DurableJob, Invocation, aenqueue, enqueue, enqueue_many, get_job
     from .durable.pipeline import Pipeline
+    from .durable.results import ChildResult, Results
     from .durable.saga import acompensate, compensate
     from .durable.timers import asleep, asleep_until, sleep, sleep_until
     from .errors import (
         ArgumentError,
         CallError,
+        ChildFailed,
         DurableJobsError,
         JobCancelled,
         JobFailed,
@@ -50,14 +53,17 @@ _HOMES = {
     "durable.context": ("JobContext",),
     "durable.frames": ("current_job",),
     "durable.decorator": ("durable_job",),
+    "durable.gather": ("agather", "gather", "threshold"),
     "durable.handle": ("JobHandle",),
-    "durable.job": ("DurableJob", "aenqueue", "enqueue", "enqueue_many", "get_job"),
     "durable.pipeline": ("Pipeline",),
     "durable.saga": ("acompensate", "compensate"),
+    "durable.job": ("DurableJob", "Invocation", "aenqueue", "enqueue", "enqueue_many", "get_job"),
+    "durable.results": ("ChildResult", "Results"),
     "durable.timers": ("asleep", "asleep_until", "sleep", "sleep_until"),
     "errors": (
         "ArgumentError",
         "CallError",
+        "ChildFailed",
         "DurableJobsError",
         "JobCancelled",
         "JobFailed",
@@ -84,8 +90,11 @@ __all__ = [
     "ArgumentError",
     "Backoff",
     "CallError",
+    "ChildFailed",
+    "ChildResult",
     "DurableJob",
     "DurableJobsError",
+    "Invocation",
     "JobCancelled",
     "JobContext",
     "JobFailed",
@@ -96,6 +105,7 @@ __all__ = [
     "NonDeterminism",
     "OptionError",
     "Pipeline",
+    "Results",
     "RetryAfter",
     "SerializationError",
     "Snooze",
@@ -107,6 +117,7 @@ __all__ = [
     "acall",
     "acompensate",
     "aenqueue",
+    "agather",
     "asleep",
     "asleep_until",
     "call",
@@ -116,10 +127,12 @@ __all__ = [
     "durable_job",
     "enqueue",
     "enqueue_many",
+    "gather",
     "get_job",
     "retry",
     "sleep",
     "sleep_until",
+    "threshold",
 ]
 
 

@@ -13,6 +13,7 @@
     ├── NotInJob (RuntimeError)            a durable call outside a running job
     ├── OpenTransaction (RuntimeError)     a plain durable call inside ``atomic()``
     ├── NonDeterminism (RuntimeError)      replay met another call than the recorded one
+    ├── TooDeep (RecursionError)           calls or children are nested deeper than the settings allow
     ├── WorkerNameTaken                    a live worker has this id
     ├── JobFailed                          ``result()`` of a job that did not complete
     │   ├── ChildFailed                    children of a ``gather()`` ended without a result
@@ -88,6 +89,10 @@ class OpenTransaction(DurableJobsError, RuntimeError):
 
 class NonDeterminism(DurableJobsError, RuntimeError):
     """The job's code made another durable call than the one recorded at this place."""
+
+
+class TooDeep(DurableJobsError, RecursionError):
+    """Durable calls or children are nested deeper than the settings allow."""
 
 
 class WorkerNameTaken(DurableJobsError):

@@ -18,7 +18,10 @@ POINTS: Final = frozenset(
         "after-finish",
         "before-checkpoint",
         "after-checkpoint",
+        "before-step",
+        "after-step",
         "before-rescue",
+        "before-wake",
         "enqueued",
     }
 )

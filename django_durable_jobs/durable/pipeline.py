@@ -94,7 +94,7 @@ class Pipeline:
         says what a failed task means: "fail_fast" ends the run as failed; "continue" runs the other tasks, and the
         job is completed with the outcome ``completed_with_errors``; "retry_on_failure" runs the failed tasks again
         in the next of the job's attempts (``run_retries`` after the first; the setting ``RETRIES`` unless given),
-        and what has completed is kept. ``task_timeout`` limits one try and ``timeout`` the whole run from its first
+        a parallel one once, and what has completed is kept. ``task_timeout`` limits one try and ``timeout`` the whole run from its first
         start; both ask, as ``call.using(timeout=...)`` does.
 
         ``on_start(run)`` and ``on_complete(report)`` are durable calls, so each runs at least once; their errors
@@ -219,7 +219,7 @@ class Pipeline:
             )
 
     def _definition(self) -> PipelineDefinition:
-        from .runs import run_async, run_sync  # noqa: PLC0415 -- that module knows this one
+        from .conduct import run_async, run_sync  # noqa: PLC0415 -- that module knows this one
 
         first = self.tasks[0].job.definition
         is_async = self.mode == "sequential" and any(task.job.definition.is_async for task in self.tasks)

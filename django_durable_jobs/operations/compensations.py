@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
-from django.db.models import F
+from django.db.models import Case, Exists, F, OuterRef, When
+from django.db.models.expressions import Combinable
 
 from ..conf import get_settings
 from ..dialects.rows import Claimed, NewCheckpoint
@@ -117,10 +118,10 @@ def kinds(ids: Collection[UUID], *wanted: str) -> dict[UUID, set[str]]:
     return found
 
 
-def is_undone(job_id: UUID) -> bool:
-    """Answer whether all compensations of a job have run."""
-    last = Checkpoint.objects.using(alias()).filter(job_id=job_id, generation=F("job__generation"), key=LAST_KEY)
-    return last.exists()
+def generation_of_a_retry() -> Combinable:
+    """Say which generation of checkpoints a job that ended goes on with: what was undone must not count as done."""
+    last = Checkpoint.objects.using(alias()).filter(job=OuterRef("id"), generation=OuterRef("generation"), key=LAST_KEY)
+    return F("generation") + Case(When(Exists(last), then=1), default=0)
 
 
 def note_lost(job_id: UUID, generation: int, error: str, *, losses: int) -> int:

@@ -9,7 +9,7 @@ ends as failed after its attempts, and its neighbours lose nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -24,31 +24,35 @@ from .compensations import COMPENSATION, ENDING, kinds, note_lost
 from .database import alias, dialect, jobs
 from .reports import RUN
 from .transition import move
+from .wake import Group, wake_waiting
 
 BATCH: Final = 200
-COLUMNS: Final = ("id", "worker_id", "token", "attempt", "max_attempts", "rescues", "generation", "started_at")
+NEEDED: Final = (
+    *("id", "worker_id", "token", "attempt", "max_attempts", "rescues", "generation", "started_at"),
+    *("parent_id", "parent_call"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Rescued:
-    """What one round did: jobs that are pending again, and jobs that had no attempt left."""
+    """What one round did: jobs that are pending again, jobs that had no attempt left, and whose children these are."""
 
     returned: list[UUID]
     failed: list[UUID]
+    groups: set[Group] = field(default_factory=set)
 
 
 def rescue() -> Rescued:
     """Take back up to 200 jobs whose lease is over. Any number of workers may do this at once."""
-    return dialect().in_own_transaction(_rescue)
+    result = dialect().in_own_transaction(_rescue)
+    if result.groups:
+        wake_waiting(result.groups)
+    return result
 
 
 def _rescue() -> Rescued:
     gone = list(
-        jobs()
-        .abandoned()
-        .order_by("id")
-        .select_for_update(skip_locked=dialect().has_skip_locked)
-        .only(*COLUMNS)[:BATCH]
+        jobs().abandoned().order_by("id").select_for_update(skip_locked=dialect().has_skip_locked).only(*NEEDED)[:BATCH]
     )
     fault("before-rescue")
     result = Rescued([], [])
@@ -97,6 +101,8 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, undoes: set[str], res
         ended = result.returned
     if moved:
         ended.append(job.id)
+        if ended is result.failed and job.parent_id is not None:
+            result.groups.add((job.parent_id, job.parent_call))
         _record(job, error, worker_name)
 
 

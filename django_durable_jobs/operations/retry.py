@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 from django.db.models import F
@@ -13,7 +12,7 @@ from ..errors import JobNotFound, TransitionRefused
 from ..ids import parse_id
 from ..models import Job
 from ..states import TRANSITIONS
-from .compensations import is_undone
+from .compensations import generation_of_a_retry
 from .database import dialect, jobs
 from .transition import move
 
@@ -31,8 +30,6 @@ def retry(job: Job | UUID | str) -> None:
     this = jobs().filter(id=job_id)
 
     def work() -> int:
-        # What was undone must not be taken for done.
-        begun_anew: dict[str, Any] = {"generation": F("generation") + 1} if is_undone(job_id) else {}
         return move(
             "retry",
             this,
@@ -40,7 +37,7 @@ def retry(job: Job | UUID | str) -> None:
             rescues=0,
             cancel_requested_at=None,
             max_attempts=Greatest(F("max_attempts"), F("attempt") + 1),
-            **begun_anew,
+            generation=generation_of_a_retry(),
         )
 
     moved = dialect().in_own_transaction(work)

@@ -36,7 +36,7 @@ from ..dialects.rows import Claimed
 from ..models import Message
 from ..outcomes import CHILDREN, Parked
 from ..querysets.jobs import JobQuerySet
-from ..states import OPEN, UNSUCCESSFUL, Status
+from ..states import UNSUCCESSFUL, Status
 from .database import alias, dialect, jobs
 from .transition import move
 
@@ -79,14 +79,26 @@ def _has_come(job_id: UUID, waits: Iterable[str]) -> bool:
     return bool(names and sent.exists()) or jobs().filter(id=job_id, cancel_requested_at__isnull=False).exists()
 
 
-def wake_waiting(groups: Collection[Group], parked: Collection[UUID] = ()) -> int:
-    """Wake the parents whose children of one of ``groups`` have ended, and jobs just ``parked`` that need not wait."""
-    parents = {parent for parent, _call in groups} | set(parked)
-    waiting = jobs().in_status(Status.WAITING).filter(id__in=parents)
-    found = list(waiting.filter(children_have_ended()).values_list("id", flat=True))
-    several = set(waiting.filter(waiting_for=SEVERAL).values_list("id", flat=True))
-    found += [parent for parent, call in groups if parent in several and _group_has_ended(parent, call)]
-    return wake(found)
+def children_wait(generation: int, key: str, *, first_failure: bool) -> str:
+    """Return the words for a wait for the children of a call, which each of them has as its ``parent_call``."""
+    return f"{FIRST_FAILURE if first_failure else ALL_CHILDREN}{generation}/{key}"
+
+
+def wake_waiting(groups: Collection[Group]) -> int:
+    """Wake the parents that wait for one of these groups of children, if it has ended.
+
+    To be called after the commit that ended a child, and after the one that parked a parent: whichever is the later
+    of the two sees both.
+    """
+    waiting = jobs().in_status(Status.WAITING).filter(id__in={parent for parent, _call in groups})
+    waits = dict(waiting.values_list("id", "waiting_for"))
+    return wake(
+        {
+            parent
+            for parent, call in groups
+            if parent in waits and waits[parent] in (call, SEVERAL) and _group_has_ended(parent, call)
+        }
+    )
 
 
 def wake(ids: Collection[UUID]) -> int:
@@ -104,17 +116,25 @@ def _wake(these: JobQuerySet) -> int:
 
 def children_have_ended() -> Q:
     """Say of a waiting parent that the children it waits for have ended, or one has failed where that is enough."""
-    children = jobs().filter(parent=OuterRef("id"), parent_call=OuterRef("waiting_for"))
-    all_ended = Q(waiting_for__startswith=CHILDREN) & ~Q(Exists(children.in_status(*OPEN)))
-    one_failed = Q(waiting_for__startswith=FIRST_FAILURE) & Q(Exists(children.in_status(*UNSUCCESSFUL)))
+    children = jobs().of_call(OuterRef("id"), OuterRef("waiting_for"))
+    all_ended = Q(waiting_for__startswith=CHILDREN) & ~Q(Exists(children.not_ended()))
+    one_failed = Q(waiting_for__startswith=FIRST_FAILURE) & Q(Exists(children.unsuccessful()))
     return all_ended | one_failed
 
 
+def _one_of_several_has_ended() -> Q:
+    """Say of a job with several waits that one for children has ended since its last attempt began."""
+    children = jobs().filter(parent=OuterRef("id"), finished_at__gte=OuterRef("started_at"))
+    siblings = jobs().of_call(OuterRef("parent"), OuterRef("parent_call"))
+    failed = Q(parent_call__startswith=FIRST_FAILURE, status__in=UNSUCCESSFUL)
+    return Q(waiting_for=SEVERAL) & Q(Exists(children.filter(failed | ~Q(Exists(siblings.not_ended())))))
+
+
 def _group_has_ended(parent: UUID, call: str | None) -> bool:
-    children = jobs().filter(parent=parent, parent_call=call)
-    if (call or "").startswith(FIRST_FAILURE) and children.in_status(*UNSUCCESSFUL).exists():
+    children = jobs().of_call(parent, call)
+    if (call or "").startswith(FIRST_FAILURE) and children.unsuccessful().exists():
         return True
-    return not children.in_status(*OPEN).exists()
+    return not children.not_ended().values_list("status")[:1]
 
 
 def wake_forgotten() -> int:
@@ -125,6 +145,7 @@ def wake_forgotten() -> int:
     reasons = [
         Q(cancel_requested_at__isnull=False),
         children_have_ended(),
+        _one_of_several_has_ended(),
         Q(waiting_for__startswith=MESSAGE) & Q(Exists(mail)),
     ]
     waiting = jobs().in_status(Status.WAITING).filter(reduce(or_, reasons))

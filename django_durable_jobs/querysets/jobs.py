@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import Count, Q, QuerySet
 
 from ..dialects.now import DatabaseNow
-from ..states import CLOCKED, FINAL, Status
+from ..states import CLOCKED, FINAL, LAST_FINAL, UNSUCCESSFUL, Status
 
 if TYPE_CHECKING:
     from ..models import Job
@@ -59,6 +59,22 @@ class JobQuerySet(QuerySet["Job"]):
     def held_by(self, worker_id: int) -> JobQuerySet:
         """Running jobs of one worker."""
         return self.running().filter(worker_id=worker_id)
+
+    # Children: in the words that the index of children answers with one look, however many have ended.
+
+    def of_call(self, parent: Any, call: Any) -> JobQuerySet:
+        """The children that one call of a job has made."""
+        return self.filter(parent=parent, parent_call=call)
+
+    def not_ended(self) -> JobQuerySet:
+        """Jobs whose life goes on."""
+        # In order: read so, the index is the cheapest way. Without it PostgreSQL may read the table from its
+        # beginning, since statistics of a moment ago say that an open child must come soon.
+        return self.filter(status__gt=LAST_FINAL).order_by("status")
+
+    def unsuccessful(self) -> JobQuerySet:
+        """Jobs that ended without a result."""
+        return self.filter(status__in=sorted(status.value for status in UNSUCCESSFUL))
 
     def counted_by(self, column: str) -> dict[Any, int]:
         """How many of these jobs there are for each value of a column; ask for few statuses only."""

@@ -150,7 +150,7 @@ class Dispatcher:
             if not (isinstance(outcome, Released) and id(job) in fresh):
                 fresh[id(job)] = job, outcome
         for job, outcome in fresh.values():
-            if isinstance(outcome, Lost | Stored):
+            if isinstance(outcome, Lost) or (isinstance(outcome, Stored) and job.parent_id is None):
                 self._leases.end([job])
             else:
                 self._unwritten.append(Ending(job, outcome, name))

@@ -19,6 +19,7 @@ from django_durable_jobs import (
     cancel,
     compensate,
     durable_job,
+    gather,
     registry,
     retry,
     sleep,
@@ -506,6 +507,28 @@ def test_a_job_that_was_given_up_while_it_was_undone_goes_on_there_when_it_is_re
     assert row(job).generation == 0
     assert isinstance(runner.attempt(), Failed)
     assert LEDGER == BOOKED + UNDONE
+
+
+@durable_job(retries=0)
+def child() -> None:
+    """Fail the first time, as a child that is undone."""
+    call(book, "child")
+    compensate(unbook, "child")
+    if LEDGER.count("book child") == 1:
+        raise NoRetry("no")
+
+
+def test_a_child_that_was_undone_begins_anew_when_its_parent_runs_it_again(runner: Runner) -> None:
+    def script() -> str:
+        gather(child.s())
+        return "done"
+
+    job = runner.enqueue(script)
+    outcomes = [type(runner.attempt()) for _ in range(5)]
+    assert outcomes == [Parked, Failed, BackedOff, Parked, Completed]
+    assert runner.attempt() == Completed('"done"')
+    assert LEDGER == ["book child", "unbook child", "book child"]
+    assert row(job).status == "completed"
 
 
 def test_a_zombie_undoes_nothing(runner: Runner) -> None:
