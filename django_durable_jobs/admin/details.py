@@ -12,11 +12,15 @@ from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
 from ..models import Attempt, Checkpoint, Job
+from ..operations import reports
 from ..operations.database import alias
+from ..states import FINAL, Status
 from .showing import PAGE_LIMIT, ROW_LIMIT, Shown, cut, in_list, instant_in_list, shown
 
 ATTEMPTS: Final = 20
 CALLS: Final = 100
+TRIES: Final = 20
+"""Of one task."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ def job_details(job: Job, address: QueryDict, *, values: bool) -> dict[str, Any]
         "attempts": _page(attempts, address.get("attempts"), ATTEMPTS, lambda row: _attempt(row, values=values)),
         "calls": _page(calls, address.get("calls"), CALLS, lambda row: _call(row, values=values)),
         "generations": job.generation > 0,
+        "report": _report(job, values=values),
     }
 
 
@@ -88,6 +93,30 @@ def _values(job: Job) -> list[Value]:
     ]
     found = [(title, what, shown(job, column)) for title, what, column in titles]
     return [Value(title, what, text) for title, what, text in found if text is not None]
+
+
+def _report(job: Job, *, values: bool) -> dict[str, Any] | None:
+    """Show what the tasks of a pipeline's run came to, one row per try; errors only with the other values."""
+    report = reports.read(job.id) if Status(job.status) in FINAL else None
+    if report is None:
+        return None
+    tasks = [
+        {
+            "name": in_list(task.name),
+            "status": task.status.replace("_", " "),
+            "tries": [
+                {
+                    "number": one.number,
+                    "started": instant_in_list(one.started_at),
+                    "finished": instant_in_list(one.finished_at),
+                    "error": in_list(one.error) if values else "",
+                }
+                for one in task.attempts[:TRIES]
+            ],
+        }
+        for task in report.tasks
+    ]
+    return {"outcome": report.outcome.replace("_", " "), "started": instant_in_list(report.started_at), "tasks": tasks}
 
 
 def _page(rows: QuerySet[Any], asked: str | None, size: int, make: Any) -> Page:

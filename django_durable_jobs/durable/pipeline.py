@@ -94,7 +94,8 @@ class Pipeline:
         says what a failed task means: "fail_fast" ends the run as failed; "continue" runs the other tasks, and the
         job is completed with the outcome ``completed_with_errors``; "retry_on_failure" runs the failed tasks again
         in the next of the job's attempts (``run_retries`` after the first; the setting ``RETRIES`` unless given),
-        a parallel one once, and what has completed is kept. ``task_timeout`` limits one try and ``timeout`` the whole run from its first
+        a parallel one once, and what has completed is kept.
+        ``task_timeout`` limits one try and ``timeout`` the whole run from its first
         start; both ask, as ``call.using(timeout=...)`` does.
 
         ``on_start(run)`` and ``on_complete(report)`` are durable calls, so each runs at least once; their errors
