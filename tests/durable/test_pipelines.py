@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from django_durable_jobs import NoRetry, Pipeline, call, cancel, compensate, durable_job, registry, retry, sleep
+from django_durable_jobs import NoRetry, Pipeline, call, cancel, compensate, durable_job, faults, registry, retry, sleep
 from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.durable.runs import Run
 from django_durable_jobs.errors import ArgumentError, DefinitionError, JobFailed, OptionError
@@ -295,11 +295,21 @@ def test_a_run_whose_worker_was_lost_for_the_last_time_is_reported_as_stale(runn
 def test_a_zombie_writes_no_report(runner: Runner) -> None:
     job = PIPELINES["sync", "fail_fast"].enqueue("monday")
     claimed = runner.claim()
-    ORDERS["publish"] = lambda: runner.lose(claimed)
+    stored_rows = 0
+
+    def lose_after_the_last_task(where: str) -> None:
+        nonlocal stored_rows
+        stored_rows += where == "after-checkpoint"
+        if stored_rows == 5:
+            faults.install(None)
+            runner.lose(claimed)
+
+    faults.install(lose_after_the_last_task)
     assert type(runner.run(claimed)).__name__ == "Lost"
+    assert LEDGER == ALL
     assert not ExecutionReport.objects.exists()
-    ORDERS.clear()
     assert runner.attempt(rescued=True) == Completed('"completed"')
+    assert LEDGER == ALL
     assert job.report() is not None
 
 
