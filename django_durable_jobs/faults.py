@@ -22,7 +22,10 @@ POINTS: Final = frozenset(
         "after-step",
         "before-rescue",
         "before-wake",
+        "before-worker-begins",
         "enqueued",
+        "parked",
+        "before-announce",
     }
 )
 

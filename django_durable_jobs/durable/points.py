@@ -17,6 +17,7 @@ from ..conf import get_settings
 from ..definitions import check_timeout
 from ..errors import NotInJob, OpenTransaction, Parking, TooDeep
 from ..faults import fault
+from ..operations.checkpoints import Stored
 from ..operations.connections import opened, transaction_open
 from ..operations.database import dialect
 from ..operations.steps import once
@@ -26,7 +27,6 @@ from .frames import Frame, calling_frame
 
 if TYPE_CHECKING:
     from ..dialects.rows import NewCheckpoint
-    from ..operations.checkpoints import Stored
 
 LONGEST_PATH: Final = 170
 """Characters of the key of a call that makes calls; columns that hold a key, and something around it, take 200."""
@@ -73,6 +73,18 @@ class Point:
     def once(self, decide: Callable[[], str | None]) -> Stored | None:
         """Store what ``decide`` returns as the result of this point, in one transaction; see ``operations.steps``."""
         return self._once(self.job.history.checkpoint(self.key, self.name, self.kind), decide)
+
+    def record(self, result: str) -> Stored:
+        """Store a result that depends on nothing in the database; it shares its commit with other jobs' checkpoints."""
+        job, history = self.job, self.job.history
+        rows = history.rows_for(history.checkpoint(self.key, self.name, self.kind, result=result))
+        try:
+            job.recorder.record(rows)
+        except BaseException:
+            history.note_refused(rows)
+            raise
+        history.note_stored(rows)
+        return Stored(self.name, self.kind, result, None)
 
     def begun(self, decide: Callable[[], Any], part: str = "") -> Any:
         """Return what was fixed when this point was first reached; ``decide`` says it in the first attempt.

@@ -11,17 +11,17 @@ import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 from ..definitions import Options
 from ..errors import ChildFailed, NoRetry, SerializationError, Snooze, TaskFailed, TimedOut
 from ..operations import reports
-from ..operations.database import dialect
 from ..operations.reports import RUN, RunOutcome
 from ..operations.steps import hold
 from ..serialization import decode, encode_error
-from .frames import Frame
+from .frames import Frame, fields_of
 from .gather import gather, threshold
 from .points import Point, stored_form
 from .running import MISUSE, Call, helpers_of
@@ -74,14 +74,16 @@ class Running:
 
     def begin(self) -> None:
         """Fix when the run began and when its time is over."""
-        stored = self.point.recorded() or self.point.once(self._beginning)
+        stored = self.point.recorded()
+        if stored is None:
+            stored = self.point.once(partial(self._beginning, self.job.now()))
         run = cast("dict[str, Any]", decode(cast("str", cast("Stored", stored).result)))
         self.started_at = run["started"]
         if run["deadline"] is not None:
             self.ends_at = self.job.after((run["deadline"] - self.job.now()).total_seconds())
 
-    def _beginning(self) -> str:
-        pipeline, now = self.pipeline, dialect().now()
+    def _beginning(self, now: datetime) -> str:
+        pipeline = self.pipeline
         names = [task.name for task in pipeline.tasks]
         return stored_form(
             {
@@ -149,7 +151,7 @@ class Running:
     def rest(self, order: Rest) -> None:
         """Wait between two tries, but not beyond the run's end."""
         left = order.delay if self.ends_at is None else timedelta(seconds=max(self.ends_at - self.job.after(0), 0))
-        rest(order.point, lambda: dialect().now() + min(order.delay, left))
+        rest(order.point, lambda job: job.now() + min(order.delay, left))
 
     # Ends ---------------------------------------------------------------------------------------------------
 
@@ -199,7 +201,8 @@ class Running:
 
     def hook_failed(self, call: Call, error: Exception) -> list[NewCheckpoint]:
         """Note the error of a hook; return what is to be stored. One that is stored already is only raised again."""
-        logger.error("Hook %s of job %s failed", call.name, self.job.id, exc_info=error)
+        fields = fields_of(self.job.row, self.job.worker_name)
+        logger.error("Hook %s of job %s failed", call.name, self.job.id, exc_info=error, extra=fields)
         history = self.job.history
         history.drop_errors_below(self.point.key)
         if call.recorded() is not None:

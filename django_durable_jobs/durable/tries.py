@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from ..definitions import Options
 from ..errors import NoRetry, RetryAfter, SerializationError
-from ..operations.database import dialect
 from ..operations.reports import TASK
 from ..rendering import safe_str
 from ..serialization import decode
-from .frames import Frame
+from .frames import Frame, fields_of
 from .points import Point, stored_form
 from .running import Call
 
@@ -62,7 +61,9 @@ class Try(Call):
 
     def begin(self) -> None:
         """Fix when the try began; one that a worker was lost with goes on under its first time."""
-        self.begun(lambda: dialect().now())
+        # Not in the transaction: the first question for the time is one of its own.
+        now = self.job.now()
+        self.begun(lambda: now)
 
     def ended(self, text: str | None, error: Exception | None = None) -> str:
         """Put the end of the try into the form in which it is stored."""
@@ -77,7 +78,8 @@ class Try(Call):
             "delay": delay,
         }
         if error is not None:
-            logger.warning("Task %s of job %s failed", self.name, self.job.id, exc_info=error)
+            fields = fields_of(self.job.row, self.job.worker_name)
+            logger.warning("Task %s of job %s failed", self.name, self.job.id, exc_info=error, extra=fields)
         return stored_form(form, f"the result of task {self.name}")
 
     def rows(self, text: str) -> list[NewCheckpoint]:

@@ -17,7 +17,7 @@ from django.db.models.functions import Greatest
 from ..conf import get_settings
 from ..dialects.rows import Claimed, NewJob
 from ..errors import TooDeep, TransitionRefused
-from ..ids import new_id
+from ..ids import new_job_id
 from ..querysets.jobs import JobQuerySet
 from ..states import OPEN, Status
 from .cancel import cancel_all
@@ -61,7 +61,7 @@ def spawn(parent: Claimed, call: str, prepared: Sequence[NewJob]) -> None:
             "(setting CHILD_DEPTH) no job may have children. Does a job gather itself without end?"
         )
     born = {"parent_id": parent.id, "parent_call": call, "depth": depth}
-    ids = sorted(new_id() for _ in prepared)
+    ids = sorted(new_job_id() for _ in prepared)
     insert([job._replace(id=id_, more={**(job.more or {}), **born}) for id_, job in zip(ids, prepared, strict=True)])
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db.models import F, QuerySet
@@ -28,9 +28,30 @@ from .wake import Group, wake_waiting
 
 BATCH: Final = 200
 NEEDED: Final = (
-    *("id", "worker_id", "token", "attempt", "max_attempts", "rescues", "generation", "started_at"),
+    *(
+        "id",
+        "definition",
+        "queue",
+        "worker_id",
+        "token",
+        "attempt",
+        "max_attempts",
+        "rescues",
+        "generation",
+        "started_at",
+    ),
     *("parent_id", "parent_call"),
 )
+
+
+class GivenUp(NamedTuple):
+    """A job that failed with its worker, as the log tells it."""
+
+    id: UUID
+    definition: str
+    attempt: int
+    queue: str
+    worker_name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +59,7 @@ class Rescued:
     """What one round did: jobs that are pending again, jobs that had no attempt left, and whose children these are."""
 
     returned: list[UUID]
-    failed: list[UUID]
+    failed: list[GivenUp]
     groups: set[Group] = field(default_factory=set)
 
 
@@ -91,19 +112,18 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, undoes: set[str], res
     if ENDING in undoes or (COMPENSATION in undoes and over):
         # Its code has ended, or ends here; what undoes it is still to run, and costs no attempt.
         losses = note_lost(job.id, job.generation, error, losses=job.rescues + 1)
-        moved = move("rescue", this, rescues=losses, attempt=F("attempt") - 1)
-        ended = result.returned
+        if not move("rescue", this, rescues=losses, attempt=F("attempt") - 1):
+            return
+        result.returned.append(job.id)
+    elif not move("give_up" if over else "rescue", this, rescues=F("rescues") + 1, last_error=error):
+        return
     elif over:
-        moved = move("give_up", this, rescues=F("rescues") + 1, last_error=error)
-        ended = result.failed
-    else:
-        moved = move("rescue", this, rescues=F("rescues") + 1, last_error=error)
-        ended = result.returned
-    if moved:
-        ended.append(job.id)
-        if ended is result.failed and job.parent_id is not None:
+        result.failed.append(GivenUp(job.id, job.definition, job.attempt, job.queue, worker_name))
+        if job.parent_id is not None:
             result.groups.add((job.parent_id, job.parent_call))
-        _record(job, error, worker_name)
+    else:
+        result.returned.append(job.id)
+    _record(job, error, worker_name)
 
 
 def _record(job: Job, error: str, worker_name: str) -> None:

@@ -17,7 +17,7 @@ from .. import registry
 from ..definitions import Options
 from ..dialects.rows import NewCheckpoint
 from ..durable.context import JobContext
-from ..durable.frames import Frame, frames
+from ..durable.frames import Frame, fields_of, frames
 from ..durable.job import wrapped
 from ..durable.replay import History
 from ..durable.running import Call, run_async, run_sync
@@ -137,8 +137,10 @@ class _Undoing:
 
     def failed(self, one: Registered, error: BaseException) -> list[NewCheckpoint]:
         """Note that a compensation failed for good; return what is to be stored."""
-        logger.error("Compensation %s of job %s failed", one.definition, self._context.id, exc_info=error)
-        history = self._context.history
+        context = self._context
+        fields = fields_of(context.row, context.worker_name)
+        logger.error("Compensation %s of job %s failed", one.definition, context.id, exc_info=error, extra=fields)
+        history = context.history
         history.drop_errors_below(PATH)
         history.broken = None
         self._errors[one.key] = _sentence(one, error)

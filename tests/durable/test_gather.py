@@ -11,7 +11,7 @@ from django.db import transaction
 from django_durable_jobs import ChildFailed, agather, call, gather, retry, threshold
 from django_durable_jobs.durable.results import Results
 from django_durable_jobs.errors import ArgumentError, NotInJob, OptionError
-from django_durable_jobs.ids import new_id
+from django_durable_jobs.ids import new_job_id
 from django_durable_jobs.models import Checkpoint, Job, Queue
 from django_durable_jobs.outcomes import BackedOff, Completed, Failed, Parked
 from tests.durable.family import FAILING, RAN, Doubled, children_of, double, halve, run_all
@@ -247,7 +247,7 @@ def test_options_hold_for_all_children_and_those_of_a_child_for_it(runner: Runne
         (lambda: gather(double.s(1), retries=-1), OptionError, "retries"),
         (lambda: gather(double.s(1), priority=101), OptionError, "priority"),
         (lambda: gather(double.s(1), double.s("x")), ArgumentError, "Job 1 of 2: .*expects int"),  # type: ignore[arg-type]
-        (lambda: gather(double.using(id=new_id()).s(1)), OptionError, "Child 0 .* was given an id"),
+        (lambda: gather(double.using(id=new_job_id()).s(1)), OptionError, "Child 0 .* was given an id"),
     ],
 )
 def test_what_cannot_be_gathered_is_refused_and_nothing_stored(

@@ -106,7 +106,7 @@ def test_a_child_that_is_given_up_wakes_the_parent(dialect: Dialect) -> None:
     parent = parent_of()
     child = claimed_child(parent, max_attempts=1)
     dialect.clock_offset += timedelta(minutes=2)
-    assert rescue().failed == [child.id]
+    assert [one.id for one in rescue().failed] == [child.id]
     assert present(parent).status == "pending"
 
 

@@ -282,7 +282,7 @@ def test_a_run_whose_worker_was_lost_for_the_last_time_is_reported_as_stale(runn
         runner.run(claimed)
     runner.leases.end([claimed])
     dialect.clock_offset += LEASE + timedelta(seconds=1)
-    assert rescue().failed == [job.id]
+    assert [one.id for one in rescue().failed] == [job.id]
     report = job.report()
     assert report is not None
     assert report.outcome == "failed_stale"
@@ -464,7 +464,8 @@ def test_a_report_goes_with_its_job(runner: Runner) -> None:
 # Declaring --------------------------------------------------------------------------------------------------------
 
 
-def test_settings_go_down_from_the_pipeline_to_its_tasks() -> None:
+def test_settings_go_down_from_the_pipeline_to_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_definitions", {})
     pipeline = Pipeline("settings", retries=4, task_timeout=60, queue="night", priority="high", retry_interval=2)
     pipeline.task(load)
     pipeline.task(publish, name="other", retries=0, timeout=5, queue="day", retry_factor=1)

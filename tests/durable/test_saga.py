@@ -204,7 +204,7 @@ def test_a_job_without_compensations_still_ends_with_its_last_worker(runner: Run
         runner.run(claimed)
     runner.leases.end([claimed])
     dialect.clock_offset += LEASE + timedelta(seconds=1)
-    assert rescue().failed == [claimed.id]
+    assert [one.id for one in rescue().failed] == [claimed.id]
     assert row(job).status == "failed"
 
 

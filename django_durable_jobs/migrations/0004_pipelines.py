@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("django_durable_jobs", "0002_storage_parameters"),
+        ("django_durable_jobs", "0003_messages"),
     ]
 
     operations = [
