@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from .durable.handle import JobHandle, Progress
     from .durable.job import DurableJob, Invocation, aenqueue, enqueue, enqueue_many, get_job
     from .durable.messages import await_for_event, await_for_message, wait_for_event, wait_for_message
+    from .durable.pipeline import Pipeline
     from .durable.progress import aprogress, progress
     from .durable.results import ChildResult, Results
+    from .durable.saga import acompensate, compensate
     from .durable.steps import AtomicStep, atomic_step
     from .durable.timers import asleep, asleep_until, sleep, sleep_until
     from .durable.values import aload_checkpoint, asave_checkpoint, load_checkpoint, save_checkpoint
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         RetryAfter,
         SerializationError,
         Snooze,
+        TaskFailed,
         TimedOut,
         TransitionRefused,
         UnknownDefinition,
@@ -72,8 +75,10 @@ _HOMES = {
     "durable.handle": ("JobHandle", "Progress"),
     "durable.job": ("DurableJob", "Invocation", "aenqueue", "enqueue", "enqueue_many", "get_job"),
     "durable.messages": ("await_for_event", "await_for_message", "wait_for_event", "wait_for_message"),
+    "durable.pipeline": ("Pipeline",),
     "durable.progress": ("aprogress", "progress"),
     "durable.results": ("ChildResult", "Results"),
+    "durable.saga": ("acompensate", "compensate"),
     "durable.steps": ("AtomicStep", "atomic_step"),
     "durable.timers": ("asleep", "asleep_until", "sleep", "sleep_until"),
     "durable.values": ("aload_checkpoint", "asave_checkpoint", "load_checkpoint", "save_checkpoint"),
@@ -97,6 +102,7 @@ _HOMES = {
         "RetryAfter",
         "SerializationError",
         "Snooze",
+        "TaskFailed",
         "TimedOut",
         "TransitionRefused",
         "UnknownDefinition",
@@ -137,16 +143,19 @@ __all__ = [
     "NoRetry",
     "NonDeterminism",
     "OptionError",
+    "Pipeline",
     "Progress",
     "Results",
     "RetryAfter",
     "SerializationError",
     "Snooze",
     "Status",
+    "TaskFailed",
     "TimedOut",
     "TransitionRefused",
     "UnknownDefinition",
     "acall",
+    "acompensate",
     "aemit",
     "aenqueue",
     "agather",
@@ -166,6 +175,7 @@ __all__ = [
     "blocked_by",
     "call",
     "cancel",
+    "compensate",
     "current_job",
     "durable_job",
     "emit",

@@ -18,7 +18,7 @@ import difflib
 import math
 import random as _random
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, Self, TypedDict, cast, get_args
+from typing import TYPE_CHECKING, Literal, NotRequired, Self, TypedDict, cast, get_args
 
 from .errors import OptionError
 
@@ -30,8 +30,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: A year. Far below what a timedelta can hold, so that "now + delay" is always a date.
 MAX_DELAY = timedelta(days=365)
+MAX_FACTOR = 100
 
 _MICROSECOND = timedelta(microseconds=1)
+_USUAL_FACTOR = 2
 
 
 class BackoffForm(TypedDict):
@@ -41,22 +43,24 @@ class BackoffForm(TypedDict):
     base_seconds: float
     cap_seconds: float
     jitter: bool
+    factor: NotRequired[float]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Backoff:
     """A rule that gives the delay before the next attempt; immutable, equal by value.
 
-    ``none``: no delay. ``fixed``: ``base``. ``linear``: ``base * (n + 1)``. ``exponential``: ``base * 2**n``; where
-    n is 0 after the first failure. Never more than ``cap``. With ``jitter`` (True or "full") the delay is drawn
-    evenly from zero to that value. Raises ``OptionError`` for an unknown kind, a ``base`` or ``cap`` that is
-    negative or over a year, and a ``cap`` below ``base``.
+    ``none``: no delay. ``fixed``: ``base``. ``linear``: ``base * (n + 1)``. ``exponential``: ``base * factor**n``;
+    where n is 0 after the first failure. Never more than ``cap``. With ``jitter`` (True or "full") the delay is
+    drawn evenly from zero to that value. Raises ``OptionError`` for an unknown kind, a ``base`` or ``cap`` that is
+    negative or over a year, a ``cap`` below ``base``, and a ``factor`` that does not lie between 1 and 100.
     """
 
     kind: Kind = "exponential"
     base: timedelta = timedelta(seconds=1)
     cap: timedelta = timedelta(hours=1)
     jitter: bool | Literal["full"] = True
+    factor: float = _USUAL_FACTOR
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -70,6 +74,8 @@ class Backoff:
         object.__setattr__(self, "cap", _length(self.cap, "cap"))
         if self.cap < self.base:
             raise OptionError(f"Back-off cap ({self.cap}) must not be below its base ({self.base}).")
+        if type(self.factor) not in (int, float) or not 1 <= self.factor <= MAX_FACTOR:
+            raise OptionError(f"Back-off factor must be a number from 1 to {MAX_FACTOR}, got {self.factor!r}.")
 
     @classmethod
     def none(cls) -> Self:
@@ -96,9 +102,13 @@ class Backoff:
         *,
         cap: timedelta | float = timedelta(hours=1),
         jitter: bool = True,
+        factor: float = 2,
     ) -> Self:
-        """Return the rule that doubles from ``base`` up to ``cap`` (timedelta or seconds), with full jitter."""
-        return cls("exponential", _length(base, "base"), _length(cap, "cap"), jitter=jitter)
+        """Return the rule that doubles from ``base`` up to ``cap`` (timedelta or seconds), with full jitter.
+
+        ``factor`` says by what else each delay grows.
+        """
+        return cls("exponential", _length(base, "base"), _length(cap, "cap"), jitter=jitter, factor=factor)
 
     def delay(self, n: int, random: Callable[[], float] = _random.random) -> timedelta:
         """Return how long to wait; ``n`` is 0 after the first failed attempt.
@@ -121,28 +131,39 @@ class Backoff:
             return self.base
         if self.kind == "linear":
             return timedelta(microseconds=min(cap, base * (n + 1)))
+        if self.factor != _USUAL_FACTOR:
+            return timedelta(microseconds=_grown(base, self.factor, n, cap))
         # base << n would be a number of n bits; past the cap's own length the answer is known without it.
         steps = min(n, cap.bit_length())
         return timedelta(microseconds=min(cap, base << steps))
 
     def to_form(self) -> BackoffForm:
         """Return the rule as a small JSON object; lengths in seconds, exact to the microsecond."""
-        return {
+        form: BackoffForm = {
             "kind": self.kind,
             "base_seconds": self.base.total_seconds(),
             "cap_seconds": self.cap.total_seconds(),
             "jitter": bool(self.jitter),
         }
+        return form if self.factor == _USUAL_FACTOR else {**form, "factor": self.factor}
 
     @classmethod
     def from_form(cls, form: Mapping[str, object]) -> Self:
         """Return the rule that ``to_form`` described. Raises ``OptionError`` for anything else."""
-        names = list(BackoffForm.__annotations__)
-        if sorted(form) != sorted(names):
+        names = [name for name in BackoffForm.__annotations__ if name != "factor"]
+        if sorted({*form, "factor"}) != sorted([*names, "factor"]):
             raise OptionError(f"A stored back-off has the keys {', '.join(names)}; got {', '.join(map(str, form))}.")
         base = _length(form["base_seconds"], "base_seconds")
         cap = _length(form["cap_seconds"], "cap_seconds")
-        return cls(cast("Kind", form["kind"]), base, cap, cast("bool", form["jitter"]))
+        factor = cast("float", form.get("factor", _USUAL_FACTOR))
+        return cls(cast("Kind", form["kind"]), base, cap, cast("bool", form["jitter"]), factor)
+
+
+def _grown(base: int, factor: float, n: int, cap: int) -> int:
+    try:
+        return min(cap, int(base * factor**n))
+    except OverflowError:
+        return cap if base and factor > 1 else base
 
 
 def _length(value: object, name: str) -> timedelta:

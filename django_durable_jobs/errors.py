@@ -21,7 +21,8 @@
     ├── TooDeep (RecursionError)           calls or children are nested deeper than the settings allow
     ├── WorkerNameTaken                    a live worker has this id
     ├── JobFailed                          ``result()`` of a job that did not complete
-    │   └── ChildFailed                    children of a ``gather()`` ended without a result
+    │   ├── ChildFailed                    children of a ``gather()`` ended without a result
+    │   └── TaskFailed                     a task of a pipeline failed, so the pipeline did
     ├── TimedOut (TimeoutError)            an attempt, a call or a wait took longer than it may
     └── CallError                          a stored error whose class this process does not know
 
@@ -129,6 +130,10 @@ class JobFailed(DurableJobsError):
 
 class ChildFailed(JobFailed):
     """Children of the job ended without a result."""
+
+
+class TaskFailed(JobFailed):
+    """A task of the pipeline failed."""
 
 
 class TimedOut(DurableJobsError, TimeoutError):

@@ -12,13 +12,17 @@ from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
 from ..models import Attempt, Checkpoint, Job
+from ..operations import reports
 from ..operations.database import alias
 from ..operations.sequences import blocked_by
 from ..rendering import visible
+from ..states import FINAL, Status
 from .showing import PAGE_LIMIT, ROW_LIMIT, Shown, cut, in_list, instant_in_list, shown
 
 ATTEMPTS: Final = 20
 CALLS: Final = 100
+TRIES: Final = 20
+"""Of one task."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ def job_details(job: Job, address: QueryDict, *, values: bool) -> dict[str, Any]
         "in_front": blocked_by(job) if job.waiting_for and job.sequence_key else None,
         # A key is made of arguments.
         "sequence": in_list(job.sequence_key) if values and job.sequence_key else "",
+        "report": _report(job, values=values),
     }
 
 
@@ -99,6 +104,30 @@ def _values(job: Job) -> list[Value]:
             0, (_("Progress"), "progress", Shown(visible(said[:ROW_LIMIT], keep="\n\t"), len(said), cut=False))
         )
     return [Value(title, what, text) for title, what, text in found if text is not None]
+
+
+def _report(job: Job, *, values: bool) -> dict[str, Any] | None:
+    """Show what the tasks of a pipeline's run came to, one row per try; errors only with the other values."""
+    report = reports.read(job.id) if Status(job.status) in FINAL else None
+    if report is None:
+        return None
+    tasks = [
+        {
+            "name": in_list(task.name),
+            "status": task.status.replace("_", " "),
+            "tries": [
+                {
+                    "number": one.number,
+                    "started": instant_in_list(one.started_at),
+                    "finished": instant_in_list(one.finished_at),
+                    "error": in_list(one.error) if values else "",
+                }
+                for one in task.attempts[:TRIES]
+            ],
+        }
+        for task in report.tasks
+    ]
+    return {"outcome": report.outcome.replace("_", " "), "started": instant_in_list(report.started_at), "tasks": tasks}
 
 
 def _page(rows: QuerySet[Any], asked: str | None, size: int, make: Any) -> Page:

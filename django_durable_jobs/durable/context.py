@@ -161,6 +161,11 @@ class JobContext:
         """The same if there is anything in it, else ``None``."""
         return self._history
 
+    @property
+    def is_being_undone(self) -> bool:
+        """Whether the job has ended but for its compensations."""
+        return self._history is not None and self._history.is_being_undone
+
     def note_task(self, task: asyncio.Task[Any] | None) -> None:
         """Note a task in which a call of this job runs, so that it ends with the attempt."""
         if self.tasks is None:
@@ -203,25 +208,40 @@ class JobContext:
         if self._why is not None:
             raise self._why
 
-    def cancels(self, task: asyncio.Task[Any]) -> None:
-        """Have an order to cancel stop this task, an async job's own, wherever it waits."""
+    def cancels(self, task: asyncio.Task[Any]) -> Callable[[], object]:
+        """Have an order to cancel stop this task, an async job's own, wherever it waits.
+
+        Returns what ends that; an order that is on its way already does not reach the task then.
+        """
         loop = asyncio.get_running_loop()
+        wakers = self._wakers = self._wakers or []
 
         def wake() -> None:
             if isinstance(self._why, JobCancelled):
-                loop.call_soon_threadsafe(task.cancel)
+                loop.call_soon_threadsafe(strike)
 
-        if self._wakers is None:
-            self._wakers = []
-        self._wakers.append(wake)
+        def strike() -> None:
+            if wake in wakers:
+                task.cancel()
 
-    def go_deaf(self) -> None:
-        """Heed no order to cancel from now on, nor the one that came; a lost lease and a stop still end the code."""
-        self.deaf = True
-        if isinstance(self._why, JobCancelled):
-            self._why = None
-            if self._stop is not None:
-                self._stop.clear()
+        wakers.append(wake)
+        return lambda: wakers.remove(wake)
+
+    def afterwards(self) -> JobContext:
+        """Return a context for what comes after the job's code: it is deaf to orders to cancel.
+
+        Code of the attempt that still runs somewhere keeps the old one, and stays stopped.
+        """
+        after = JobContext(
+            self.row,
+            self.options,
+            self.recorder,
+            worker_name=self.worker_name,
+            clock=self._clock,
+            helpers=self.helpers,
+        )
+        after.deaf = True
+        return after
 
     def pause(self, seconds: float) -> None:
         """Wait, holding the slot; an interruption ends the wait and is raised."""

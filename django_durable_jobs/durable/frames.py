@@ -48,6 +48,10 @@ class Frame:
         if self.options.timeout is not None:
             self.deadline = self.job.after(self.options.timeout.total_seconds())
 
+    def time_left(self) -> float | None:
+        """Return the seconds that the code here still has; ``None`` when it has no limit."""
+        return None if self.deadline is None else self.deadline - self.job.after(0)
+
     def check(self) -> None:
         """Raise what stops the code here: an interruption, a wait that was swallowed, or the end of its time."""
         self.job.check()

@@ -14,6 +14,8 @@ from .. import registry
 from ..clock import SYSTEM
 from ..errors import JobFailed, JobNotFound, UnknownDefinition
 from ..operations.database import jobs
+from ..operations.reports import RunReport
+from ..operations.reports import read as read_report
 from ..serialization import decode
 from ..states import FINAL, Status
 
@@ -91,6 +93,13 @@ class JobHandle(Generic[R]):
                     raise
             await asyncio.sleep(min(pause, LONGEST_LOOK))
             pause *= 1.5
+
+    def report(self) -> RunReport | None:
+        """Return what the tasks of a pipeline's run came to.
+
+        ``None`` while it has not ended, for a run that was cancelled before it began, and for any other job.
+        """
+        return read_report(self.id)
 
     def _result_of(self, job: Job) -> R:
         if Status(job.status) is not Status.COMPLETED:

@@ -108,8 +108,11 @@ class Recorder:
 
         It is done again when an answer was lost: it must begin by looking whether it has happened.
         """
+        fault("before-step")
         with self._writing:
-            return self._save.transact(work)
+            result = self._save.transact(work)
+        fault("after-step")
+        return result
 
     def close(self) -> None:
         """Let ``save`` free what it holds, unless somebody still writes; one that writes later takes it again."""

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from ..dialects.rows import Claimed, NewCheckpoint
 from ..errors import NonDeterminism
 from ..operations.checkpoints import Stored
+from ..operations.compensations import COMPENSATION, ENDING_KEY
 
 PACKAGE: Final = __name__.partition(".")[0] + "."
 Task = asyncio.Task[Any]
@@ -41,6 +42,8 @@ class History:
         self._below: dict[str, list[str]] = {}
         for key in recorded:
             self._note_below(key)
+        self.compensated = any(one.kind == COMPENSATION for one in recorded.values())
+        """Whether something is registered that undoes what the job has done."""
         # Errors of calls, not stored yet: only going on shows that the code caught one. An error that ends the
         # attempt never gets a row, so the next attempt makes that call again.
         self._raised: list[_Raised] = []
@@ -62,6 +65,11 @@ class History:
             )
             raise self.broken
         return stored
+
+    @property
+    def is_being_undone(self) -> bool:
+        """Whether the job has ended but for its compensations: its function does not run again."""
+        return self.compensated and ENDING_KEY in self._recorded
 
     def goes_on_after(self, key: str) -> bool:
         """Answer whether the next call at the same level is recorded, so that the code has been past this one."""

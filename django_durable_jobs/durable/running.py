@@ -144,7 +144,7 @@ def run_sync(one: Call) -> Any:
     stored = one.recorded()
     if stored is not None:
         return one.replayed(stored)
-    return _store(one, repeated(one, lambda: one.encode(_body(one))))
+    return store(one, repeated(one, lambda: one.encode(body(one))))
 
 
 def repeated(one: Call, once: Callable[[], Result]) -> Result:
@@ -164,7 +164,8 @@ def repeated(one: Call, once: Callable[[], Result]) -> Result:
         one.frame.check()
 
 
-def _store(one: Call, text: str) -> Any:
+def store(one: Call, text: str) -> Any:
+    """Store how a call ended; return it as it is read back."""
     rows = one.rows(text)
     try:
         one.frame.job.recorder.record(rows)
@@ -174,7 +175,8 @@ def _store(one: Call, text: str) -> Any:
     return one.stored(rows, text)
 
 
-def _body(one: Call) -> Any:
+def body(one: Call) -> Any:
+    """Run the function of a call."""
     frame = one.child()
     token = frames.set(frame)
     try:
@@ -210,7 +212,7 @@ async def _body_async(one: Call, helpers: Helpers) -> Any:
     return await _awaited(frame, coroutine)
 
 
-async def _timed(one: Call, helpers: Helpers) -> Any:
+async def body_in_time(one: Call, helpers: Helpers) -> Any:
     """Run the body of a call; what takes longer than it may is cancelled where it waits."""
     if one.timeout is None:
         return await _body_async(one, helpers)
@@ -250,9 +252,9 @@ async def run_async(one: Call) -> Any:
     helpers = helpers_of(one.frame.job)
 
     async def once() -> str:
-        return one.encode(await _timed(one, helpers))
+        return one.encode(await body_in_time(one, helpers))
 
-    return await _store_async(one, await repeated_async(one, once), helpers)
+    return await store_async(one, await repeated_async(one, once), helpers)
 
 
 async def repeated_async(one: Call, once: Callable[[], Awaitable[Result]]) -> Result:
@@ -280,7 +282,8 @@ async def repeated_async(one: Call, once: Callable[[], Awaitable[Result]]) -> Re
         await job.apause(delay)
 
 
-async def _store_async(one: Call, text: str, helpers: Helpers) -> Any:
+async def store_async(one: Call, text: str, helpers: Helpers) -> Any:
+    """Do what ``store`` does without blocking the event loop."""
     rows = one.rows(text)
     try:
         await helpers.record(rows)

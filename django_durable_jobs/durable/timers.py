@@ -26,25 +26,25 @@ def sleep(delay: timedelta | float) -> None:
     ``OptionError`` for a delay that is negative, no number or longer than ten years.
     """
     length = _as_delay(delay, "sleep's delay")
-    _sleep(here("sleep()", "sleep", "sleep"), partial(_after, length))
+    rest(here("sleep()", "sleep", "sleep"), partial(_after, length))
 
 
 def asleep(delay: timedelta | float) -> Awaitable[None]:
     """Do what ``sleep`` does in an ``async def`` job."""
     length = _as_delay(delay, "asleep's delay")
-    return elsewhere("asleep()", "sleep", "sleep", partial(_sleep, moment=partial(_after, length)))
+    return elsewhere("asleep()", "sleep", "sleep", partial(rest, moment=partial(_after, length)))
 
 
 def sleep_until(moment: datetime) -> None:
     """Let the job wait until an instant (a datetime with a time zone); one that is past does not wait."""
     instant = _instant(moment, "sleep_until")
-    _sleep(here("sleep_until()", "sleep_until", "sleep"), lambda _job: instant)
+    rest(here("sleep_until()", "sleep_until", "sleep"), lambda _job: instant)
 
 
 def asleep_until(moment: datetime) -> Awaitable[None]:
     """Do what ``sleep_until`` does in an ``async def`` job."""
     instant = _instant(moment, "asleep_until")
-    return elsewhere("asleep_until()", "sleep_until", "sleep", partial(_sleep, moment=lambda _job: instant))
+    return elsewhere("asleep_until()", "sleep_until", "sleep", partial(rest, moment=lambda _job: instant))
 
 
 def _after(length: timedelta, job: JobContext) -> datetime:
@@ -57,7 +57,8 @@ def _instant(moment: object, what: str) -> datetime:
     return cast("datetime", check_run_at(moment, what))
 
 
-def _sleep(point: Point, moment: Moment) -> None:
+def rest(point: Point, moment: Moment) -> None:
+    """Wait at this point until a moment, which is fixed when the code comes here first."""
     stored = point.recorded() or point.record(stored_form(moment(point.job)))
     deadline = cast("datetime", point.replayed(stored))
     # What comes after it is recorded already in most replays: then nobody need be asked what time it is.

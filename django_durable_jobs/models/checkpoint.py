@@ -30,6 +30,8 @@ class Checkpoint(models.Model):
         ("version", _("version")),
         ("compensation", _("compensation")),
         ("ending", _("beginning of the compensations")),
+        ("run", _("beginning of a pipeline")),
+        ("task", _("task of a pipeline")),
     ]
 
     id = models.BigAutoField(primary_key=True)

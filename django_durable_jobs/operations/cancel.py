@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, Q
-
 from ..conf import get_settings
 from ..dialects.now import DatabaseNow
 from ..errors import JobNotFound, TransitionRefused
 from ..ids import parse_id
-from ..models import Checkpoint, Job
+from ..models import Job
 from ..querysets.jobs import JobQuerySet
 from ..states import OPEN, Status
-from .database import alias, dialect, jobs
+from . import reports
+from .compensations import COMPENSATION, ENDING, kinds
+from .database import dialect, jobs
+from .reports import RUN
 from .sequences import advance_after_commit
 from .transition import move
 from .wake import wake_waiting
@@ -42,8 +43,9 @@ class Cancelled:
 def cancel(job: Job | UUID | str, *, reason: str = "cancelled by an order") -> Cancelled:
     """Cancel a job and every job below it (``gather``), and return what was done.
 
-    A job that runs, or has compensations to run, is cancelled a little later, unless it completes before. Raises
-    ``JobNotFound``, or ``TransitionRefused`` for a job that has ended.
+    A job that runs, or has compensations to run, is cancelled a little later, unless it completes before; one whose
+    compensations run already ends as it began to. Raises ``JobNotFound``, or ``TransitionRefused`` for a job that
+    has ended.
     """
     job_id = job.id if isinstance(job, Job) else parse_id(job)
     if job_id is None:
@@ -78,9 +80,13 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
             .in_status(*OPEN)
             .order_by("id")
             .select_for_update()
-            .values_list("id", "status", "parent_id", "parent_call", "sequence_key")
+            .values_list("id", "status", "parent_id", "parent_call", "generation", "sequence_key")
         )
-        undone = set(_with_compensations([row[0] for row in rows]))
+        undoing = kinds([row[0] for row in rows], COMPENSATION, ENDING, RUN)
+        # Those that are being undone end as they began to: nothing is left to ask.
+        ending = [row[0] for row in rows if ENDING in undoing.get(row[0], ())]
+        rows = [row for row in rows if row[0] not in ending]
+        undone = {row[0] for row in rows if COMPENSATION in undoing.get(row[0], ())}
         running = [row[0] for row in rows if row[1] == Status.RUNNING or row[0] in undone]
         at_once = [row[0] for row in rows if row[0] not in set(running)]
         these = jobs().filter(id__in=running)
@@ -90,13 +96,16 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
         if at_once:
             asked = DatabaseNow()
             move("cancel", jobs().filter(id__in=at_once), cancel_requested_at=asked, last_error=reason)
+            for row in rows:
+                if row[0] in at_once and RUN in undoing.get(row[0], ()):
+                    reports.write(row[0], row[4], "cancelled")
         if running and get_settings().notify:
             queues = these.pending().values_list("queue", flat=True).distinct()
             dialect().notify([*(f"{CANCEL}{job_id}" for job_id in running), *queues])
         gone = set(at_once)
         ended = [row for row in rows if row[0] in gone]
         groups = {(row[2], row[3]) for row in ended if row[2] is not None}
-        return at_once, running, groups, {row[4] for row in ended if row[4] is not None}
+        return at_once, [*running, *ending], groups, {row[5] for row in ended if row[5] is not None}
 
     at_once, running, parents, sequences = dialect().in_own_transaction(work)
     result.cancelled.extend(at_once)
@@ -104,14 +113,6 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
     if parents:
         wake_waiting(parents)
     advance_after_commit(sequences)
-
-
-def _with_compensations(ids: list[UUID]) -> list[UUID]:
-    """Return the jobs that have registered compensations and did not run yet."""
-    registered = Checkpoint.objects.using(alias()).filter(
-        job=OuterRef("id"), generation=OuterRef("generation"), kind="compensation"
-    )
-    return list(jobs().filter(Q(Exists(registered)), id__in=ids).values_list("id", flat=True))
 
 
 def cancelled_jobs_of(worker_id: int) -> list[UUID]:

@@ -21,6 +21,7 @@ from ..ids import new_job_id
 from ..querysets.jobs import JobQuerySet
 from ..states import OPEN, Status
 from .cancel import cancel_all
+from .compensations import generation_of_a_retry
 from .database import dialect, jobs
 from .enqueue import insert
 from .steps import hold
@@ -97,6 +98,7 @@ def run_again(parent_id: UUID, call: str, only: Q | None = None) -> int:
         rescues=0,
         cancel_requested_at=None,
         max_attempts=Greatest(F("max_attempts"), F("attempt") + 1),
+        generation=generation_of_a_retry(),
     )
     if get_settings().notify:
         dialect().notify(sorted(queues))

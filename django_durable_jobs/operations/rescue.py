@@ -19,15 +19,18 @@ from django.db.models import F, QuerySet
 from ..dialects.now import DatabaseNow
 from ..faults import fault
 from ..models import Attempt, Job, Worker
+from . import reports
+from .compensations import COMPENSATION, ENDING, kinds, note_lost
 from .database import alias, dialect, jobs
+from .reports import RUN
 from .sequences import advance_after_commit
 from .transition import move
 from .wake import Group, wake_waiting
 
 BATCH: Final = 200
 NEEDED: Final = (
-    *("id", "definition", "queue", "worker_id", "token", "attempt", "max_attempts", "rescues", "started_at"),
-    *("parent_id", "parent_call", "sequence_key"),
+    *("id", "definition", "queue", "worker_id", "token", "attempt", "max_attempts", "rescues", "generation"),
+    *("started_at", "parent_id", "parent_call", "sequence_key"),
 )
 
 
@@ -66,9 +69,11 @@ def _rescue() -> tuple[Rescued, set[str]]:
     fault("before-rescue")
     result = Rescued([], [])
     workers = _lost_workers({job.worker_id for job in gone if job.worker_id is not None})
+    undoes = kinds([job.id for job in gone], COMPENSATION, ENDING, RUN) if gone else {}
     for job in gone:
         name, company = workers.get(job.worker_id or 0, ("", 1))
-        _take_back(job, name, alone=company == 1 or job.rescues > 0, result=result)
+        alone = company == 1 or job.rescues > 0
+        _take_back(job, name, alone=alone, undoes=undoes.get(job.id, set()), result=result)
     ended = {one.id for one in result.failed}
     return result, {job.sequence_key for job in gone if job.sequence_key is not None and job.id in ended}
 
@@ -85,7 +90,7 @@ def _lost_workers(ids: set[int]) -> dict[int, tuple[str, int]]:
     return found
 
 
-def _take_back(job: Job, worker_name: str, *, alone: bool, result: Rescued) -> None:
+def _take_back(job: Job, worker_name: str, *, alone: bool, undoes: set[str], result: Rescued) -> None:
     # The token in the filter is not needed beside the row lock; it is there where a database has no row locks.
     this = jobs().abandoned().filter(id=job.id, token=job.token)
     error = f"WorkerLost: worker {worker_name or job.worker_id} was lost while it held this job"
@@ -93,10 +98,18 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, result: Rescued) -> N
         if move("rescue", this, rescues=F("rescues") + 1, attempt=F("attempt") - 1):
             result.returned.append(job.id)
         return
-    used_up = job.attempt >= job.max_attempts
-    if not move("give_up" if used_up else "rescue", this, rescues=F("rescues") + 1, last_error=error):
+    over = job.attempt >= job.max_attempts
+    if RUN in undoes and over and ENDING not in undoes:
+        reports.write(job.id, job.generation, "failed_stale")
+    if ENDING in undoes or (COMPENSATION in undoes and over):
+        # Its code has ended, or ends here; what undoes it is still to run, and costs no attempt.
+        losses = note_lost(job.id, job.generation, error, losses=job.rescues + 1)
+        if not move("rescue", this, rescues=losses, attempt=F("attempt") - 1):
+            return
+        result.returned.append(job.id)
+    elif not move("give_up" if over else "rescue", this, rescues=F("rescues") + 1, last_error=error):
         return
-    if used_up:
+    elif over:
         result.failed.append(GivenUp(job.id, job.definition, job.attempt, job.queue, worker_name, _group(job)))
     else:
         result.returned.append(job.id)

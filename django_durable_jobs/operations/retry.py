@@ -13,6 +13,7 @@ from ..errors import JobNotFound, TransitionRefused
 from ..ids import parse_id
 from ..models import Job
 from ..states import TRANSITIONS, Status
+from .compensations import generation_of_a_retry
 from .database import dialect, jobs
 from .sequences import advance_after_commit, line_up_again
 from .transition import move
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 def retry(job: Job | UUID | str) -> None:
     """Put a failed, cancelled, expired or retrying job back into its queue, now.
 
-    It gets at least one more attempt; its checkpoints and its history of attempts stay. An ended job of a sequence
-    waits for its turn: it is the next after the one that is under way. Raises
+    It gets at least one more attempt; its checkpoints and its history of attempts stay. But a job whose compensations
+    have run begins anew, in a new generation without checkpoints; one whose compensations have not all run goes on
+    with these. An ended job of a sequence waits for its turn: it is the next after the one that is under way. Raises
     ``JobNotFound``, or ``TransitionRefused`` when its status does not allow it.
     """
     job_id = job.id if isinstance(job, Job) else parse_id(job)
@@ -36,6 +38,7 @@ def retry(job: Job | UUID | str) -> None:
         "run_at": None,
         "rescues": 0,
         "cancel_requested_at": None,
+        "generation": generation_of_a_retry(),
         "max_attempts": Greatest(F("max_attempts"), F("attempt") + 1),
     }
     moved = dialect().in_own_transaction(lambda: _move(this, anew))

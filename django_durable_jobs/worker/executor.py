@@ -7,21 +7,18 @@ function.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
 from contextvars import Context
-from functools import lru_cache
 from types import CoroutineType
 from typing import Any, Final
 
 from asgiref.sync import async_to_sync
 
 from .. import registry
-from ..backoff import Backoff
 from ..conf import get_settings
-from ..definitions import Definition, Options
+from ..definitions import Definition
 from ..dialects.rows import Claimed, NewCheckpoint
 from ..durable.context import JobContext
 from ..durable.frames import Frame, fields_of, frames
@@ -39,9 +36,9 @@ from ..errors import (
 )
 from ..faults import fault
 from ..operations.checkpoints import Steady
-from ..outcomes import BackedOff, Completed, Failed, Failure, Lost, Outcome
-from ..rendering import safe_str
-from . import sessions
+from ..operations.enqueue import with_stored_options
+from ..outcomes import BackedOff, Completed, Failed, Failure, Lost, Outcome, Released
+from . import compensation, sessions
 from .atomic import run_atomic
 from .endings import failed_or_backed_off, failure_of, outcome_of
 from .leases import Leases
@@ -109,24 +106,33 @@ class Executor:
         context = prepared.context
         frame = Frame(context, context.options)
         frames.set(frame)
+        outcome: Outcome = Released()
         try:
-            context.check()
             if job.token > 1:
                 context.history = self._history(job)
-            frame.begin()
-            fault("before-body")
-            if prepared.definition.atomic:
-                return run_atomic(job, self._recorder, lambda: self._result(prepared))
-            value = prepared.definition.function(*prepared.args, **prepared.kwargs)
-            if type(value) is CoroutineType:
-                value = async_to_sync(_awaited)(value)
-            fault("after-body")
-            history = context.history_if_used
-            if history is not None and (caught := _caught_by_returning(frame, history)):
-                self._recorder.record(caught)
-            return self._returned(prepared, value)
+            if not context.is_being_undone:
+                outcome = self._body(prepared, frame)
         except BaseException as error:  # noqa: BLE001 -- SystemExit and the like of a job end the job, not the worker
-            return self._raised(prepared, error)
+            outcome = self._raised(prepared, error)
+        if compensation.is_due(context, outcome):
+            outcome = compensation.compensate(compensation.take_over(context, self._leases), outcome)
+        return outcome
+
+    def _body(self, prepared: Prepared, frame: Frame) -> Outcome:
+        context = prepared.context
+        context.check()
+        frame.begin()
+        fault("before-body")
+        if prepared.definition.atomic:
+            return run_atomic(context.row, self._recorder, lambda: self._result(prepared))
+        value = prepared.definition.function(*prepared.args, **prepared.kwargs)
+        if type(value) is CoroutineType:
+            value = async_to_sync(_awaited)(value)
+        fault("after-body")
+        history = context.history_if_used
+        if history is not None and (caught := _caught_by_returning(frame, history)):
+            self._recorder.record(caught)
+        return self._returned(prepared, value)
 
     def _result(self, prepared: Prepared) -> str | None:
         value = prepared.definition.function(*prepared.args, **prepared.kwargs)
@@ -150,26 +156,39 @@ class Executor:
         frame.settle(task := asyncio.current_task())
         frames.set(frame)
         assert task is not None  # noqa: S101 -- a coroutine runs in one
-        context.cancels(task)
+        heed_no_more = context.cancels(task)
+        outcome: Outcome = Released()
         try:
-            context.check()
             if job.token > 1:
                 context.history = await self._helpers.run(lambda: self._history(job))
-            frame.begin()
-            fault("before-body")
-            value = await timed(prepared)
-            fault("after-body")
-            history = context.history_if_used
-            if history is not None and (caught := _caught_by_returning(frame, history)):
-                await self._helpers.record(caught)
-            outcome: Outcome = self._returned(prepared, value)
+            if not context.is_being_undone:
+                outcome = await self._body_async(prepared, frame)
         except BaseException as error:  # noqa: BLE001 -- as above
             if context.parkings:
                 await _let_branches_end(context)
             outcome = self._raised(prepared, error)
+        if compensation.is_due(context, outcome):
+            heed_no_more()
+            after = compensation.take_over(context, self._leases)
+            # Branches of the attempt end before anything is undone.
+            await _end_tasks(context)
+            outcome = await compensation.acompensate(after, outcome)
+            context = after
         await _end_tasks(context)
         self._helpers.leave(lane)
         return outcome
+
+    async def _body_async(self, prepared: Prepared, frame: Frame) -> Outcome:
+        context = prepared.context
+        context.check()
+        frame.begin()
+        fault("before-body")
+        value = await timed(prepared)
+        fault("after-body")
+        history = context.history_if_used
+        if history is not None and (caught := _caught_by_returning(frame, history)):
+            await self._helpers.record(caught)
+        return self._returned(prepared, value)
 
     def _history(self, job: Claimed) -> History:
         # Before the job's code runs: afterwards the thread's connection may be set to another schema.
@@ -190,7 +209,7 @@ class Executor:
     def _prepare(self, job: Claimed) -> Prepared | Outcome:
         try:
             definition = registry.get(job.definition)
-            options = definition.options if job.options is None else _with_overrides(definition, job.options)
+            options = with_stored_options(definition, job.options)
             args, kwargs = definition.arguments.load(job.payload)
         except DurableJobsError as error:
             # Neither time nor another attempt mends this; code or an operator does.
@@ -302,17 +321,3 @@ async def _end_tasks(context: JobContext) -> None:
         if tasks and (await asyncio.wait(tasks, timeout=LEFTOVER_TIME))[1]:
             fields = fields_of(context.row, context.worker_name)
             logger.warning("Calls of job %s do not end although they were cancelled", context.id, extra=fields)
-
-
-@lru_cache(maxsize=1024)
-def _with_overrides(definition: Definition, text: str) -> Options:
-    """Return the definition's options with those stored at the enqueue; remembered, as few texts differ."""
-    try:
-        stored = json.loads(text)
-        given = {
-            name: Backoff.from_form(value) if name in {"backoff", "call_backoff"} else value
-            for name, value in stored.items()
-        }
-        return definition.options.changed(given)
-    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        raise SerializationError(f"The stored options of the job cannot be read: {safe_str(error, 200)}") from error

@@ -112,8 +112,28 @@ def test_an_unknown_jitter_is_refused(jitter: Any) -> None:
 
 @pytest.mark.parametrize(
     "form",
-    [{}, {"kind": "fixed"}, {**Backoff().to_form(), "factor": 3}, {**Backoff().to_form(), "cap_seconds": math.nan}],
+    [
+        {},
+        {"kind": "fixed"},
+        {**Backoff().to_form(), "more": 3},
+        {**Backoff().to_form(), "factor": 0},
+        {**Backoff().to_form(), "cap_seconds": math.nan},
+    ],
 )
 def test_a_stored_form_that_does_not_fit_is_refused(form: Any) -> None:
     with pytest.raises(OptionError):
         Backoff.from_form(form)
+
+
+def test_another_factor_than_two() -> None:
+    tripling = Backoff.exponential(1, cap=100, jitter=False, factor=3)
+    assert [tripling.delay(n).total_seconds() for n in (0, 1, 2, 4, 5, 10**6)] == [1, 3, 9, 81, 100, 100]
+    assert Backoff.exponential(1, jitter=False, factor=1).delay(10**6).total_seconds() == 1
+    assert Backoff.from_form(tripling.to_form()) == tripling
+    assert "factor" not in Backoff().to_form()
+
+
+@pytest.mark.parametrize("factor", [0.5, -2, math.nan, math.inf, "2", True, 101])
+def test_a_factor_out_of_range_is_refused(factor: Any) -> None:
+    with pytest.raises(OptionError, match="factor"):
+        Backoff.exponential(factor=factor)

@@ -1,0 +1,122 @@
+"""One try of a pipeline's task: a durable call that is recorded whether it succeeds or not."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+from ..definitions import Options
+from ..errors import NoRetry, RetryAfter, SerializationError
+from ..operations.reports import TASK
+from ..rendering import safe_str
+from ..serialization import decode
+from .frames import Frame, fields_of
+from .points import Point, stored_form
+from .running import Call
+
+if TYPE_CHECKING:
+    from ..dialects.rows import NewCheckpoint
+    from ..operations.checkpoints import Stored
+    from .pipeline import PipelineTask
+
+logger = logging.getLogger("django_durable_jobs.jobs")
+
+ERROR_LENGTH: Final = 2000
+
+
+class Tried(NamedTuple):
+    """How a try of a task ended; ``attempt`` is that of the job in which it was made."""
+
+    attempt: int
+    error: str | None
+    final: bool
+    delay: float | None
+
+
+class Rest(NamedTuple):
+    """A wait between two tries."""
+
+    point: Point
+    delay: timedelta
+
+
+class Try(Call):
+    """One try of a task, as a durable call that is recorded whether it succeeds or not."""
+
+    __slots__ = ()
+
+    def __init__(self, task: PipelineTask, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame) -> None:
+        """Take the next place of the task."""
+        super().__init__(task.job, Options(timeout=task.options.timeout), args, kwargs, frame)
+        self.kind = TASK
+
+    @property
+    def timeout(self) -> timedelta | None:
+        """What is left of the run's time, if the task may take longer."""
+        own, left = self.options.timeout, self.frame.time_left()
+        if left is None:
+            return own
+        return timedelta(seconds=max(left, 0.001)) if own is None else min(own, timedelta(seconds=max(left, 0.001)))
+
+    def begin(self) -> None:
+        """Fix when the try began; one that a worker was lost with goes on under its first time."""
+        # Not in the transaction: the first question for the time is one of its own.
+        now = self.job.now()
+        self.begun(lambda: now)
+
+    def ended(self, text: str | None, error: Exception | None = None) -> str:
+        """Put the end of the try into the form in which it is stored."""
+        delay = error.delay.total_seconds() if isinstance(error, RetryAfter) else None
+        reason = error.reason if isinstance(error, NoRetry | RetryAfter) else error
+        form = {
+            "attempt": self.job.attempt,
+            "finished": self.job.now(),
+            "result": text,
+            "error": None if reason is None else _shown(reason),
+            "final": isinstance(error, NoRetry | SerializationError),
+            "delay": delay,
+        }
+        if error is not None:
+            fields = fields_of(self.job.row, self.job.worker_name)
+            logger.warning("Task %s of job %s failed", self.name, self.job.id, exc_info=error, extra=fields)
+        return stored_form(form, f"the result of task {self.name}")
+
+    def rows(self, text: str) -> list[NewCheckpoint]:
+        """Return what is to be stored with the end of the try."""
+        history = self.job.history
+        return history.rows_for(history.checkpoint(self.key, self.name, TASK, result=text))
+
+    def stored(self, rows: list[NewCheckpoint], text: str) -> Tried:
+        """Note that the rows are stored."""
+        self.job.history.note_stored(rows)
+        return _tried(text)
+
+    def replayed(self, stored: Stored) -> Tried:
+        """Read what is recorded."""
+        return _tried(cast("str", stored.result))
+
+
+def _tried(text: str) -> Tried:
+    form = cast("dict[str, Any]", decode(text))
+    return Tried(form["attempt"], form["error"], form["final"], form["delay"])
+
+
+def _shown(error: BaseException | str) -> str:
+    return error if isinstance(error, str) else f"{type(error).__name__}: {safe_str(error, ERROR_LENGTH)}"
+
+
+def delay_after(task: PipelineTask, tried: list[Tried]) -> timedelta | None:
+    """Return how long to wait for the next try in this attempt of the job; ``None`` when none is left."""
+    last = tried[-1]
+    failures = 0
+    for one in reversed(tried):
+        if one.attempt != last.attempt:
+            break
+        failures += 1
+    if last.final or failures > (task.options.retries or 0):
+        return None
+    if last.delay is not None:
+        return timedelta(seconds=last.delay)
+    assert task.options.backoff is not None  # noqa: S101 -- a pipeline gives each task one
+    return task.options.backoff.delay(failures - 1)
