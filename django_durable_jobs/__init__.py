@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backoff import Backoff
+    from .durable.approvals import Decision, await_for_approval, wait_for_approval
     from .durable.call import acall, call
     from .durable.context import JobContext
     from .durable.decorator import durable_job
@@ -17,14 +18,19 @@ if TYPE_CHECKING:
     from .durable.gather import agather, gather, threshold
     from .durable.handle import JobHandle
     from .durable.job import DurableJob, Invocation, aenqueue, enqueue, enqueue_many, get_job
+    from .durable.messages import await_for_event, await_for_message, wait_for_event, wait_for_message
     from .durable.results import ChildResult, Results
     from .durable.timers import asleep, asleep_until, sleep, sleep_until
     from .errors import (
+        ApprovalDecided,
+        ApprovalExpired,
+        ApprovalNotFound,
         ArgumentError,
         CallError,
         ChildFailed,
         DurableJobsError,
         JobCancelled,
+        JobEnded,
         JobFailed,
         JobNotFound,
         LeaseLost,
@@ -39,7 +45,10 @@ if TYPE_CHECKING:
         UnknownDefinition,
     )
     from .ids import new_job_id
+    from .operations.approvals import approve, pending_approvals, reject
     from .operations.cancel import cancel
+    from .operations.events import aemit, emit
+    from .operations.messages import asend_message, send_message
     from .operations.retry import retry
     from .states import Status
 
@@ -47,21 +56,27 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "backoff": ("Backoff",),
+    "durable.approvals": ("Decision", "await_for_approval", "wait_for_approval"),
     "durable.call": ("acall", "call"),
     "durable.context": ("JobContext",),
-    "durable.frames": ("current_job",),
     "durable.decorator": ("durable_job",),
+    "durable.frames": ("current_job",),
     "durable.gather": ("agather", "gather", "threshold"),
     "durable.handle": ("JobHandle",),
     "durable.job": ("DurableJob", "Invocation", "aenqueue", "enqueue", "enqueue_many", "get_job"),
+    "durable.messages": ("await_for_event", "await_for_message", "wait_for_event", "wait_for_message"),
     "durable.results": ("ChildResult", "Results"),
     "durable.timers": ("asleep", "asleep_until", "sleep", "sleep_until"),
     "errors": (
+        "ApprovalDecided",
+        "ApprovalExpired",
+        "ApprovalNotFound",
         "ArgumentError",
         "CallError",
         "ChildFailed",
         "DurableJobsError",
         "JobCancelled",
+        "JobEnded",
         "JobFailed",
         "JobNotFound",
         "LeaseLost",
@@ -76,23 +91,31 @@ _HOMES = {
         "UnknownDefinition",
     ),
     "ids": ("new_job_id",),
+    "operations.approvals": ("approve", "pending_approvals", "reject"),
     "operations.cancel": ("cancel",),
+    "operations.events": ("aemit", "emit"),
+    "operations.messages": ("asend_message", "send_message"),
     "operations.retry": ("retry",),
     "states": ("Status",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ApprovalDecided",
+    "ApprovalExpired",
+    "ApprovalNotFound",
     "ArgumentError",
     "Backoff",
     "CallError",
     "ChildFailed",
     "ChildResult",
+    "Decision",
     "DurableJob",
     "DurableJobsError",
     "Invocation",
     "JobCancelled",
     "JobContext",
+    "JobEnded",
     "JobFailed",
     "JobHandle",
     "JobNotFound",
@@ -109,23 +132,36 @@ __all__ = [
     "TransitionRefused",
     "UnknownDefinition",
     "acall",
+    "aemit",
     "aenqueue",
     "agather",
+    "approve",
+    "asend_message",
     "asleep",
     "asleep_until",
+    "await_for_approval",
+    "await_for_event",
+    "await_for_message",
     "call",
     "cancel",
     "current_job",
     "durable_job",
+    "emit",
     "enqueue",
     "enqueue_many",
     "gather",
     "get_job",
     "new_job_id",
+    "pending_approvals",
+    "reject",
     "retry",
+    "send_message",
     "sleep",
     "sleep_until",
     "threshold",
+    "wait_for_approval",
+    "wait_for_event",
+    "wait_for_message",
 ]
 
 

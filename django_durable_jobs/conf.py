@@ -118,6 +118,10 @@ class Settings:
     retention_failed: timedelta = field(
         default=_days(30), metadata={"help": "How long failed jobs are kept.", "range": (0, 36_500 * 86_400)}
     )
+    retention_events: timedelta = field(
+        default=_days(7),
+        metadata={"help": "How long events are kept for jobs that ask later.", "range": (0, 36_500 * 86_400)},
+    )
 
 
 _FIELDS = {entry.name.upper(): entry for entry in fields(Settings)}

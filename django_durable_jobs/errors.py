@@ -10,6 +10,10 @@
     ├── UnknownDefinition (LookupError)    no durable job has this name
     ├── JobNotFound (LookupError)          no such job
     ├── TransitionRefused                  the job's status does not allow this order
+    │   └── JobEnded                       what is sent to the job cannot reach it any more
+    ├── ApprovalNotFound (LookupError)     no such approval
+    ├── ApprovalDecided                    somebody has decided this approval already
+    ├── ApprovalExpired                    the job does not wait for this decision any more
     ├── NotInJob (RuntimeError)            a durable call outside a running job
     ├── OpenTransaction (RuntimeError)     a plain durable call inside ``atomic()``
     ├── NonDeterminism (RuntimeError)      replay met another call than the recorded one
@@ -73,6 +77,22 @@ class JobNotFound(DurableJobsError, LookupError):
 
 class TransitionRefused(DurableJobsError):
     """The status of the job does not allow this order."""
+
+
+class JobEnded(TransitionRefused):
+    """The job has ended: nothing that is sent to it reaches it any more."""
+
+
+class ApprovalNotFound(DurableJobsError, LookupError):
+    """There is no such approval."""
+
+
+class ApprovalDecided(DurableJobsError):
+    """This approval is decided already; a decision is never changed."""
+
+
+class ApprovalExpired(DurableJobsError):
+    """The job does not wait for this decision any more."""
 
 
 class NotInJob(DurableJobsError, RuntimeError):

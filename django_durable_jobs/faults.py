@@ -24,6 +24,8 @@ POINTS: Final = frozenset(
         "before-wake",
         "before-worker-begins",
         "enqueued",
+        "parked",
+        "before-announce",
     }
 )
 

@@ -6,14 +6,16 @@ way. A wait for a time has a ``run_at`` and is ended by ``promote``.
 ==================== ==========================================================================
 ``time``             nothing but ``run_at``
 ``message NAME``     a message with this name, sent to the job
-``event NAME ...``   see ``operations/messages.py``
+``event K NAME KEY`` an event for the call K; see ``operations/events.py``
+``approval K TITLE`` the decision that call K has asked for
 ``children G/K``     every child of call K (of generation G) has ended
 ``children! G/K``    the same, or one of them ended without a result
 ``several``          more than one of these, in branches of an async job: whichever comes first
 ==================== ==========================================================================
 
 Waking a job that need not wake does no harm: it looks, and parks again. So a wake-up may be generous, but must not
-be lost. A message locks the job's row before it is stored, so a job that parks finds it or is found by it.
+be lost. A message, a decision and the call of an event lock the job's row before they are stored, so a job that parks
+finds them or is found by them.
 The end of a child is looked at by both sides after their commit; ``wake_forgotten`` finds what a crash between
 commit and look has left.
 """
@@ -34,7 +36,8 @@ from django.db.models.lookups import IsNull, LessThanOrEqual
 from ..conf import get_settings
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Claimed
-from ..models import Message
+from ..faults import fault
+from ..models import Approval, EventWait, Message
 from ..outcomes import CHILDREN, Parked
 from ..querysets.jobs import JobQuerySet
 from ..states import LAST_FINAL, UNSUCCESSFUL, Status
@@ -44,11 +47,15 @@ from .transition import move
 TIME: Final = "time"
 SEVERAL: Final = "several"
 MESSAGE: Final = "message "
+EVENT: Final = "event "
+APPROVAL: Final = "approval "
 ALL_CHILDREN: Final = f"{CHILDREN} "
 FIRST_FAILURE: Final = f"{CHILDREN}! "
 LOOK_AGAIN: Final = timedelta(hours=1)
 """After this a job with several waits looks for itself, should every other way have failed."""
 BATCH: Final = 200
+LONGEST: Final = 200
+"""Characters of ``waiting_for``."""
 
 Group = tuple[UUID, str | None]
 """Children of one call: the parent's id, and the call."""
@@ -68,16 +75,38 @@ def park(job: Claimed, outcome: Parked) -> bool:
         waiting_for=SEVERAL if several else outcome.waits[0],
         run_at=DatabaseNow() + LOOK_AGAIN if several and until is None else until,
     )
-    if moved and _has_come(job.id, outcome.waits):
+    if moved and _has_come(job, outcome.waits):
         _wake(jobs().filter(id=job.id))
+    fault("parked")
     return bool(moved)
 
 
-def _has_come(job_id: UUID, waits: Iterable[str]) -> bool:
+def wait_at(prefix: str, key: str, text: str) -> str:
+    """Say what call ``key`` waits for; what follows the key is for people, and may be cut."""
+    return f"{prefix}{key} {text}"[:LONGEST]
+
+
+def _has_come(job: Claimed, waits: Iterable[str]) -> bool:
     """Look in the transaction that parked the job, which has its row locked."""
-    names = [wait.removeprefix(MESSAGE) for wait in waits if wait.startswith(MESSAGE)]
-    sent = Message.objects.using(alias()).filter(job_id=job_id, name__in=names, consumed_at=None)
-    return bool(names and sent.exists()) or jobs().filter(id=job_id, cancel_requested_at__isnull=False).exists()
+
+    def after(prefix: str) -> list[str]:
+        return [wait.removeprefix(prefix) for wait in waits if wait.startswith(prefix)]
+
+    def places(prefix: str) -> list[str]:
+        return [text.partition(" ")[0] for text in after(prefix)]
+
+    name = alias()
+    sent = Message.objects.using(name).filter(job_id=job.id, name__in=after(MESSAGE), consumed_at=None)
+    called = EventWait.objects.using(name).filter(job_id=job.id, key__in=places(EVENT), called=True)
+    decided = Approval.objects.using(name).filter(
+        job_id=job.id, generation=job.generation, key__in=places(APPROVAL), decision__isnull=False
+    )
+    # Django asks nothing of the database about an empty list.
+    return any(found.exists() for found in (sent, called, decided)) or _is_to_be_cancelled(job.id)
+
+
+def _is_to_be_cancelled(job_id: UUID) -> bool:
+    return jobs().filter(id=job_id, cancel_requested_at__isnull=False).exists()
 
 
 def children_wait(generation: int, key: str, *, first_failure: bool) -> str:
