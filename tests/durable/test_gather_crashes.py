@@ -104,9 +104,7 @@ def test_other_arguments_in_a_replay_change_nothing(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [("fail_fast", "collect_all"), ("collect_all", "fail_fast")])
-def test_another_strategy_in_a_replay_neither_spins_nor_hides_errors(
-    runner: Runner, before: Any, after: Any
-) -> None:
+def test_another_strategy_in_a_replay_neither_spins_nor_hides_errors(runner: Runner, before: Any, after: Any) -> None:
     strategy = [before]
 
     def script() -> None:
