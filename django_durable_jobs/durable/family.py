@@ -20,7 +20,7 @@ from ..errors import ArgumentError, ChildFailed, OptionError, TimedOut
 from ..operations import children
 from ..operations.database import dialect
 from ..operations.enqueue import Request
-from ..operations.wake import any_open
+from ..operations.wake import FIRST_FAILURE, any_open
 from ..rendering import safe_str
 from ..serialization import encode
 from ..states import Status
@@ -69,6 +69,13 @@ class Plan:
         runs = [[name, len(list(same))] for name, same in groupby(one.job.name for one in given)]
         return cls(given, strategy, options, length, runs)
 
+    @property
+    def needed(self) -> float:
+        """The share of the children that must succeed."""
+        if isinstance(self.strategy, Threshold):
+            return self.strategy.share
+        return 1.0 if self.strategy == "fail_fast" else 0.0
+
     def requests(self) -> list[Request]:
         """Return what is to be stored; many children share the options of one job, so they are merged once."""
         jobs = {id(one.job): one.job for one in self.invocations}
@@ -116,6 +123,8 @@ class Wait:
         self.since: datetime | None = None
         """When children were last put back into their queues; an order to cancel from before then is over."""
         self.parent = point.job.id
+        # Fixed with the children: they are known by these words, and wake the parent by them.
+        self.fail_fast = call.startswith(FIRST_FAILURE)
 
     def run_again_what_failed_an_attempt(self) -> None:
         """Begin anew with the children that did not succeed, if an earlier attempt ended because of them."""
@@ -153,7 +162,7 @@ class Wait:
             old = Q(status=Status.CANCELLED.value, cancel_requested_at__lt=self.since)
             children.run_again(self.parent, self.call, old)
         total = len(self.plan.invocations)
-        if self.plan.strategy == "fail_fast" and (failing := children.first_failing(self.parent, self.call)):
+        if self.fail_fast and (failing := children.first_failing(self.parent, self.call)):
             return _Verdict(error=ChildFailed(f"{_named(failing, total)} The other children were cancelled."))
         if any_open(self.parent, self.call):
             if self.until is not None and self.until <= dialect().now():
@@ -163,10 +172,10 @@ class Wait:
         ended = children.ended(self.parent, self.call)
         if len(ended) != total:
             return _Verdict(error=ChildFailed(f"Only {len(ended)} of {total} children are there: some were deleted."))
-        succeeded = sum(child.status == Status.COMPLETED for child in ended)
-        if isinstance(self.plan.strategy, Threshold) and succeeded / total < self.plan.strategy.share:
+        succeeded, needed = sum(child.status == Status.COMPLETED for child in ended), self.plan.needed
+        if succeeded / total < needed:
             failing = cast("children.Failing", children.first_failing(self.parent, self.call))
-            few = f"{succeeded} of {total} children succeeded, but a share of {self.plan.strategy.share:g} must."
+            few = f"{succeeded} of {total} children succeeded, but a share of {needed:g} must."
             return _Verdict(error=ChildFailed(f"{few} The first: {_named(failing, total)}"))
         return _Verdict(text=form(self.plan, ended))
 

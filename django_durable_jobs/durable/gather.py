@@ -16,7 +16,7 @@ from uuid import UUID
 from ..errors import NonDeterminism, OptionError, TooDeep
 from ..operations import children
 from ..operations.enqueue import prepare
-from ..operations.wake import children_wait
+from ..operations.wake import LONGEST, children_wait
 from ..serialization import decode
 from ..states import Status
 from .family import Plan, Strategy, Threshold, Wait, deadline_of, form
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 RUNS_SHOWN: Final = 10
-LONGEST_CALL: Final = 200
-"""Characters of the column that names a call beside its children."""
 
 
 def threshold(share: float) -> Threshold:
@@ -109,7 +107,7 @@ def _outcome(point: Point, plan: Plan) -> Stored:
     if new and not plan.invocations:
         return cast("Stored", point.once(partial(form, plan, [])))
     call = children_wait(point.job.row.generation, point.key, first_failure=plan.strategy == "fail_fast")
-    if len(call) > LONGEST_CALL:
+    if len(call) > LONGEST:
         raise TooDeep(f"Calls are nested too deep for a gather(): the place of this one is {call}.")
     fresh = False
 

@@ -43,6 +43,12 @@ async def halve(n: int) -> float:
     return n / 2
 
 
+@durable_job(retries=0, backoff=NOW, atomic=True)
+def triple(n: int) -> int:
+    """Triple a number, in one transaction with the job's end."""
+    return 3 * n
+
+
 @durable_job(retries=0, backoff=NOW)
 def nested(depth: int, width: int) -> int:
     """Count the leaves of a tree of jobs."""

@@ -103,6 +103,23 @@ def test_other_arguments_in_a_replay_change_nothing(runner: Runner) -> None:
     assert RAN == {1: 1, 2: 1, 3: 1}
 
 
+@pytest.mark.parametrize(("before", "after"), [("fail_fast", "collect_all"), ("collect_all", "fail_fast")])
+def test_another_strategy_in_a_replay_neither_spins_nor_hides_errors(runner: Runner, before: Any, after: Any) -> None:
+    strategy = [before]
+
+    def script() -> None:
+        gather(*GIVEN, strategy=strategy[0])
+
+    FAILING.add(1)
+    runner.enqueue(script, retries=0)
+    runner.attempt()
+    strategy[0] = after
+    outcomes = run_all(runner)
+    assert isinstance(outcomes[-1], Failed)
+    assert "not 1" in outcomes[-1].failure.error
+    assert len(outcomes) <= 4
+
+
 # Crashes ----------------------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from django_durable_jobs.operations.finish import Ending, finish
 from django_durable_jobs.operations.rescue import rescue
 from django_durable_jobs.operations.wake import wake_forgotten
 from django_durable_jobs.outcomes import Cancelled, Completed, Failed, Failure, Parked, Stored
-from tests.durable.family import FAILING, RAN, anested, children_of, double, halve, nested, run_all
+from tests.durable.family import FAILING, RAN, anested, children_of, double, halve, nested, run_all, triple
 from tests.durable.running import COMMITS, Runner, row
 from tests.factories import claim_of, make_job, make_worker, present
 from tests.reliability.outages import drain, options, working
@@ -81,6 +81,16 @@ def test_a_child_that_stored_its_own_ending_wakes_the_parent() -> None:
     stored, _claimed = finish([Ending(child, Stored())])
     assert stored == {child.id}
     assert present(parent).status == "pending"
+
+
+def test_atomic_children_wake_their_parent_at_once(runner: Runner) -> None:
+    def script() -> list[int]:
+        return gather(*(triple.s(n) for n in range(5))).values()
+
+    job = runner.enqueue(script)
+    with working(options(rescue_interval=timedelta(minutes=10))):
+        eventually(lambda: row(job).status == "completed")
+    assert row(job).result == "[0,3,6,9,12]"
 
 
 @pytest.mark.parametrize("how", ["failed", "stopped"])
