@@ -20,7 +20,6 @@ _EXCLUDE: Final = (
     ("debounce", "sequence_key", "a job that is put off again and again would hold up its sequence."),
     ("debounce", "id", "the enqueue may be answered with a job that is there already."),
     ("throttle", "id", "the enqueue may be answered with a job that is there already."),
-    ("chunk", "atomic", "the jobs of a chunk end one by one, not in one transaction with the function's writes."),
 )
 _CONCERNED: Final = frozenset({*_NEEDS, *(name for name, _other, _why in _EXCLUDE)})
 """Each rule names one of these."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from .backoff import Backoff
-from .chunks import check_chunk_function, function_of_one, types_of_one
+from .chunks import check_chunk, check_chunk_function, check_chunk_timeout, function_of_one, types_of_one
 from .combinations import refuse_combinations
 from .errors import DefinitionError, OptionError, _as_delay
 from .ids import is_job_id
@@ -26,9 +26,6 @@ from .serialization import ArgumentCodec, Codec
 
 MAX_ATTEMPTS: Final = 1000
 MAX_PRIORITY: Final = 100
-MAX_CHUNK: Final = 1000
-LONGEST_CHUNK_TIMEOUT: Final = timedelta(minutes=5)
-"""Claimed jobs are held that long, and no other worker can run them."""
 PRIORITY_NAMES: Final = {"critical": 100, "high": 50, "normal": 0, "low": -50}
 QUEUE_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,199}")
@@ -139,6 +136,16 @@ def check_timeout(value: object, what: str = "timeout") -> timedelta | None:
     return length
 
 
+def check_label(value: object, what: str, longest: int = 200) -> str:
+    """Return a text that any database tells apart from others and a person can read, or raise ``OptionError``."""
+    if isinstance(value, str) and 0 < len(value) <= longest and value.isprintable() and value == value.strip():
+        return str(value)
+    raise OptionError(
+        f"{what} must be a text of 1 to {longest} printable characters that neither begins nor ends with a space, "
+        f"not {_shown(value)}."
+    )
+
+
 def check_run_at(value: object, what: str = "run_at") -> datetime | None:
     """Return an instant in UTC between 1970 and 9000, or raise ``OptionError``; ``None`` stays ``None``."""
     if value is None:
@@ -168,23 +175,6 @@ def _check_id(value: object) -> UUID | None:
     )
 
 
-def _check_chunk(value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_CHUNK:
-        return int(value)
-    raise OptionError(f"chunk must be a whole number from 1 to {MAX_CHUNK}, not {_shown(value)}.")
-
-
-def _check_chunk_timeout(value: object) -> timedelta | None:
-    if value is None:
-        return None
-    length = _as_delay(value, "chunk_timeout")  # type: ignore[arg-type]  # it checks the type
-    if length > LONGEST_CHUNK_TIMEOUT:
-        raise OptionError(f"chunk_timeout must lie between 0 seconds and {LONGEST_CHUNK_TIMEOUT}, got {value!r}.")
-    return length
-
-
 def _length_rule(name: str) -> Callable[[object], timedelta | None]:
     return lambda value: check_timeout(value, name)
 
@@ -201,8 +191,8 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "id": _check_id,
     "timeout": check_timeout,
     "sequence_key": key_rule("sequence_key"),
-    "chunk": _check_chunk,
-    "chunk_timeout": _check_chunk_timeout,
+    "chunk": check_chunk,
+    "chunk_timeout": check_chunk_timeout,
     "debounce": _length_rule("debounce"),
     "debounce_key": key_rule("debounce_key"),
     "debounce_max": _length_rule("debounce_max"),
@@ -229,6 +219,8 @@ class Definition:
     options: Options
     is_async: bool
     place: str
+    atomic: bool = False
+    """Whether the job's own writes and its completion are one commit."""
 
     @functools.cached_property
     def arguments(self) -> ArgumentCodec:
@@ -253,7 +245,9 @@ def return_annotation(function: Callable[..., Any]) -> Any:
     return hints.get("return", Any)
 
 
-def define(function: Callable[..., Any], *, name: str | None = None, options: Mapping[str, object]) -> Definition:
+def define(
+    function: Callable[..., Any], *, name: str | None = None, atomic: object = False, options: Mapping[str, object]
+) -> Definition:
     """Check a decorated function and its options, and describe it; ``DefinitionError`` says what to change."""
     if isinstance(function, (staticmethod, classmethod)):
         raise DefinitionError("Put @durable_job on a plain function: static and class methods are not supported.")
@@ -275,19 +269,33 @@ def define(function: Callable[..., Any], *, name: str | None = None, options: Ma
         raise DefinitionError(
             f"{option!r} belongs to one enqueue: {function.__name__}.using({option}=...).enqueue(...)."
         )
+    is_async = inspect.iscoroutinefunction(function)
+    check_atomic(atomic, function.__qualname__, is_async=is_async)
     full_name = f"{function.__module__}.{function.__qualname__}" if name is None else name
     if not isinstance(full_name, str) or not NAME_PATTERN.fullmatch(full_name):
         raise DefinitionError(f"name {_shown(full_name)} does not match {NAME_PATTERN.pattern}.")
     checked = Options().changed(options)
     if checked.chunk is not None:
-        check_chunk_function(function)
+        check_chunk_function(function, atomic=bool(atomic))
     return Definition(
         name=full_name,
         function=function,
         options=checked,
-        is_async=inspect.iscoroutinefunction(function),
+        is_async=is_async,
         place=f"{inner.__code__.co_filename}:{inner.__code__.co_firstlineno}",
+        atomic=bool(atomic),
     )
+
+
+def check_atomic(atomic: object, name: str, *, is_async: bool) -> None:
+    """Refuse an ``atomic`` that is no bool, and one where there can be no transaction."""
+    if not isinstance(atomic, bool):
+        raise OptionError(f"atomic must be True or False, not {_shown(atomic)}.")
+    if atomic and is_async:
+        raise DefinitionError(
+            f"{name} is async: atomic=True needs a function defined with def, since a transaction belongs to one "
+            "thread. In an async job use @atomic_step for the part that writes."
+        )
 
 
 def given_not_for_decorator(options: Mapping[str, object]) -> list[str]:

@@ -55,6 +55,11 @@ def resolve(target: object) -> Target:
 def _of_definition(definition: Definition, options: Options) -> Target:
     if definition.options.chunk is not None:
         raise DefinitionError(f"call() cannot run {definition.name}: it takes chunks of jobs. Enqueue it.")
+    if definition.atomic:
+        raise DefinitionError(
+            f"{definition.name} is a job with atomic=True: its commit is its own completion, so it cannot be a call "
+            "of another job. Make its function an @atomic_step, or enqueue it."
+        )
     return Target(definition.function, definition.name, definition.result, options)
 
 

@@ -4,6 +4,7 @@ from .approval import Approval
 from .attempt import Attempt
 from .checkpoint import Checkpoint
 from .coalescing import Coalescing
+from .event_wait import EventWait
 from .job import Job
 from .message import Message
 from .named_value import NamedValue
@@ -17,6 +18,7 @@ __all__ = [
     "Attempt",
     "Checkpoint",
     "Coalescing",
+    "EventWait",
     "ExecutionReport",
     "Job",
     "Message",

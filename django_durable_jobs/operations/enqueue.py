@@ -69,6 +69,15 @@ def enqueue(requests: Sequence[Request]) -> list[UUID]:
     return [job.id for job in jobs]
 
 
+def _no_tables(database: str) -> str:
+    newest = max(module.name for module in iter_modules(import_module("django_durable_jobs.migrations").__path__))
+    return (
+        f"django_durable_jobs has no tables yet on database {database!r}: run `manage.py migrate`. A migration that "
+        f'enqueues needs ("django_durable_jobs", "{newest}") among its dependencies; code that runs when Django '
+        "starts, such as AppConfig.ready(), also runs before the first migrate: do not enqueue there."
+    )
+
+
 def prepare(requests: Sequence[Request]) -> list[NewJob]:
     """Check requests as ``enqueue`` does, without any SQL, and return the jobs that they ask for."""
     return _prepare(requests, get_settings())
@@ -78,15 +87,6 @@ def insert(jobs: list[NewJob]) -> None:
     """Store jobs that were prepared, in the transaction that is open."""
     settings = get_settings()
     _store(jobs, dialect_of(settings.database), settings)
-
-
-def _no_tables(database: str) -> str:
-    newest = max(module.name for module in iter_modules(import_module("django_durable_jobs.migrations").__path__))
-    return (
-        f"django_durable_jobs has no tables yet on database {database!r}: run `manage.py migrate`. A migration that "
-        f'enqueues needs ("django_durable_jobs", "{newest}") among its dependencies; code that runs when Django '
-        "starts, such as AppConfig.ready(), also runs before the first migrate: do not enqueue there."
-    )
 
 
 def _prepare(requests: Sequence[Request], settings: Settings) -> list[NewJob]:

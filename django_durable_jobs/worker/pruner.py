@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from ..operations.coalesce import prune_coalescing
-from ..operations.prune import prune, prune_workers
+from ..operations.prune import prune, prune_events, prune_workers
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ class Pruner:
         if deleted:
             logger.info("%d finished jobs were deleted by retention", deleted)
         if self._after is not None:
+            return BETWEEN_WINDOWS
+        if prune_events():
             return BETWEEN_WINDOWS
         prune_workers()
         prune_coalescing()

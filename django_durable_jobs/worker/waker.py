@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..clock import SYSTEM, Clock
+from ..operations.events import announce_forgotten
 from ..operations.sequences import advance_forgotten
 from ..operations.wake import wake_forgotten
 from .options import WorkerOptions
@@ -28,8 +29,8 @@ class Waker:
         self._sequences_at = -math.inf
 
     def run_once(self) -> float:
-        """Wake some jobs; come back after the rescue interval."""
-        if wake_forgotten() + self._sequences():
+        """Wake up to 200 jobs, and those that wait for an event; come back after the rescue interval."""
+        if wake_forgotten() + announce_forgotten() + self._sequences():
             self._woken()
             return 0.0
         return self._options.rescue_interval.total_seconds()

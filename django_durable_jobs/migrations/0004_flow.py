@@ -8,7 +8,7 @@ import django_durable_jobs.models.indexes
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("django_durable_jobs", "0002_storage_parameters"),
+        ("django_durable_jobs", "0003_messages"),
     ]
 
     operations = [
