@@ -10,13 +10,19 @@ import collections.abc
 import inspect
 import typing
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from uuid import UUID
 
-from .errors import DefinitionError, OptionError
+from .errors import DefinitionError, OptionError, _as_delay
+from .rendering import safe_repr
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+MAX_CHUNK: Final = 1000
+LONGEST_CHUNK_TIMEOUT: Final = timedelta(minutes=5)
+"""Claimed jobs are held that long, and no other worker can run them."""
 
 _NOTHING: Final = object()
 _EXAMPLE: Final = "items: list[ChunkItem[int, str]]"
@@ -117,8 +123,29 @@ class ChunkItem(Generic[T, R]):
         return self._context
 
 
-def check_chunk_function(function: Callable[..., Any]) -> None:
-    """Refuse a function that cannot take a chunk, by ``DefinitionError``."""
+def check_chunk(value: object) -> int | None:
+    """Return how many jobs a chunk may have, or raise ``OptionError`` that says how many are allowed."""
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_CHUNK:
+        return int(value)
+    raise OptionError(f"chunk must be a whole number from 1 to {MAX_CHUNK}, not {safe_repr(value, 80)}.")
+
+
+def check_chunk_timeout(value: object) -> timedelta | None:
+    """Return how long a chunk may grow, or raise ``OptionError`` that says how long is allowed."""
+    if value is None:
+        return None
+    length = _as_delay(value, "chunk_timeout")  # type: ignore[arg-type]  # it checks the type
+    if length > LONGEST_CHUNK_TIMEOUT:
+        raise OptionError(f"chunk_timeout must lie between 0 seconds and {LONGEST_CHUNK_TIMEOUT}, got {value!r}.")
+    return length
+
+
+def check_chunk_function(function: Callable[..., Any], *, atomic: bool = False) -> None:
+    """Refuse a function that cannot take a chunk, by ``DefinitionError``, and ``atomic`` by ``OptionError``."""
+    if atomic:
+        raise OptionError("chunk and atomic exclude each other: the jobs of a chunk end one by one.")
     parameters = list(inspect.signature(function).parameters.values())
     fits = len(parameters) == 1 and parameters[0].kind in {
         inspect.Parameter.POSITIONAL_ONLY,

@@ -20,12 +20,16 @@ _EXCLUDE: Final = (
     ("debounce", "sequence_key", "a job that is put off again and again would hold up its sequence."),
     ("debounce", "id", "the enqueue may be answered with a job that is there already."),
     ("throttle", "id", "the enqueue may be answered with a job that is there already."),
-    ("chunk", "atomic", "the jobs of a chunk end one by one, not in one transaction with the function's writes."),
 )
+_CONCERNED: Final = frozenset({*_NEEDS, *(name for name, _other, _why in _EXCLUDE)})
+"""Each rule names one of these."""
 
 
 def refuse_combinations(options: Any) -> None:
     """Raise ``OptionError`` for options that contradict each other, or mean nothing alone."""
+    # Most jobs have none of these, and `.using` may come before every enqueue.
+    if all(getattr(options, name) is None for name in _CONCERNED):
+        return
     values = {entry.name: getattr(options, entry.name) for entry in fields(options)}
     given = {name for name, value in values.items() if value is not None and value is not False}
     for name, needed in _NEEDS.items():

@@ -17,7 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from .backoff import Backoff
-from .chunks import check_chunk_function, function_of_one, types_of_one
+from .chunks import check_chunk, check_chunk_function, check_chunk_timeout, function_of_one, types_of_one
 from .combinations import refuse_combinations
 from .errors import DefinitionError, OptionError, _as_delay
 from .ids import is_job_id
@@ -26,9 +26,6 @@ from .serialization import ArgumentCodec, Codec
 
 MAX_ATTEMPTS: Final = 1000
 MAX_PRIORITY: Final = 100
-MAX_CHUNK: Final = 1000
-LONGEST_CHUNK_TIMEOUT: Final = timedelta(minutes=5)
-"""Claimed jobs are held that long, and no other worker can run them."""
 PRIORITY_NAMES: Final = {"critical": 100, "high": 50, "normal": 0, "low": -50}
 QUEUE_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,199}")
@@ -178,23 +175,6 @@ def _check_id(value: object) -> UUID | None:
     )
 
 
-def _check_chunk(value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_CHUNK:
-        return int(value)
-    raise OptionError(f"chunk must be a whole number from 1 to {MAX_CHUNK}, not {_shown(value)}.")
-
-
-def _check_chunk_timeout(value: object) -> timedelta | None:
-    if value is None:
-        return None
-    length = _as_delay(value, "chunk_timeout")  # type: ignore[arg-type]  # it checks the type
-    if length > LONGEST_CHUNK_TIMEOUT:
-        raise OptionError(f"chunk_timeout must lie between 0 seconds and {LONGEST_CHUNK_TIMEOUT}, got {value!r}.")
-    return length
-
-
 def _length_rule(name: str) -> Callable[[object], timedelta | None]:
     return lambda value: check_timeout(value, name)
 
@@ -211,8 +191,8 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "id": _check_id,
     "timeout": check_timeout,
     "sequence_key": key_rule("sequence_key"),
-    "chunk": _check_chunk,
-    "chunk_timeout": _check_chunk_timeout,
+    "chunk": check_chunk,
+    "chunk_timeout": check_chunk_timeout,
     "debounce": _length_rule("debounce"),
     "debounce_key": key_rule("debounce_key"),
     "debounce_max": _length_rule("debounce_max"),
@@ -296,11 +276,7 @@ def define(
         raise DefinitionError(f"name {_shown(full_name)} does not match {NAME_PATTERN.pattern}.")
     checked = Options().changed(options)
     if checked.chunk is not None:
-        if atomic:
-            raise DefinitionError(
-                f"{function.__qualname__}: a chunk of jobs cannot be atomic, each has its own outcome."
-            )
-        check_chunk_function(function)
+        check_chunk_function(function, atomic=bool(atomic))
     return Definition(
         name=full_name,
         function=function,

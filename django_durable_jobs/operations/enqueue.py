@@ -71,17 +71,6 @@ def enqueue(requests: Sequence[Request]) -> list[UUID]:
     return [job.id for job in jobs]
 
 
-def prepare(requests: Sequence[Request]) -> list[NewJob]:
-    """Check requests as ``enqueue`` does, without any SQL, and return the jobs that they ask for."""
-    return _prepare(requests, get_settings())
-
-
-def insert(jobs: list[NewJob]) -> None:
-    """Store jobs that were prepared, in the transaction that is open."""
-    settings = get_settings()
-    _store(jobs, dialect_of(settings.database), settings)
-
-
 def _no_tables(database: str) -> str:
     newest = max(module.name for module in iter_modules(import_module("django_durable_jobs.migrations").__path__))
     return (

@@ -73,6 +73,13 @@ def _groups(endings: Sequence[Ending], claimed: Sequence[Claimed]) -> set[Group]
     return groups | failed
 
 
+def _sequences_of(endings: Sequence[Ending]) -> set[str]:
+    """Return the sequences whose front may have ended."""
+    final = Completed | Failed | Cancelled | Stored
+    ended = [one.job.sequence_key for one in endings if one.job.sequence_key and isinstance(one.outcome, final)]
+    return {key for key in ended if key is not None}
+
+
 def complete_here(job: Claimed, result: str | None) -> None:
     """Complete a job in the transaction that is open on this thread's connection; ``LeaseLost`` when it is not held."""
     if job.id not in dialect().complete([Completion(job.id, job.token, result)]):
@@ -88,13 +95,6 @@ def is_completed(job: Claimed) -> bool:
     if row not in {Status.RUNNING, Status.COMPLETED}:
         raise LeaseLost(f"Job {job.id} is no longer held under this token.")
     return row == Status.COMPLETED
-
-
-def _sequences_of(endings: Sequence[Ending]) -> set[str]:
-    """Return the sequences whose front may have ended."""
-    final = Completed | Failed | Cancelled | Stored
-    ended = [one.job.sequence_key for one in endings if one.job.sequence_key and isinstance(one.outcome, final)]
-    return {key for key in ended if key is not None}
 
 
 def _store(endings: Sequence[Ending], claim: Claim | None) -> tuple[set[UUID], list[Claimed]]:

@@ -29,7 +29,7 @@ class Waker:
         self._sequences_at = -math.inf
 
     def run_once(self) -> float:
-        """Wake some jobs; come back after the rescue interval."""
+        """Wake up to 200 jobs, and those that wait for an event; come back after the rescue interval."""
         if wake_forgotten() + announce_forgotten() + self._sequences():
             self._woken()
             return 0.0

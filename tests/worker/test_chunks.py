@@ -395,6 +395,11 @@ def test_n10_a_function_that_cannot_take_a_chunk_is_refused(function: Callable[.
         define(function, options={"chunk": 5})
 
 
+def test_jobs_of_a_chunk_do_not_end_in_one_transaction() -> None:
+    with pytest.raises(OptionError, match="chunk and atomic exclude each other"):
+        define(unsaid, options={"chunk": 5}, atomic=True)
+
+
 def test_a_function_that_says_nothing_of_its_items_takes_any() -> None:
     codec = define(unsaid, options={"chunk": 5}).arguments
     assert codec.load(codec.dump(({"a": 1},), {}, 1000)) == (({"a": 1},), {})
