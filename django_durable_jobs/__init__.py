@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backoff import Backoff
+    from .determinism import Determinism
     from .durable.call import acall, call
     from .durable.context import JobContext
     from .durable.decorator import durable_job
+    from .durable.fork import fork
     from .durable.frames import current_job
     from .durable.handle import JobHandle
     from .durable.job import DurableJob, aenqueue, enqueue, enqueue_many, get_job
@@ -43,8 +45,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "backoff": ("Backoff",),
+    "determinism": ("Determinism",),
     "durable.call": ("acall", "call"),
     "durable.context": ("JobContext",),
+    "durable.fork": ("fork",),
     "durable.frames": ("current_job",),
     "durable.decorator": ("durable_job",),
     "durable.handle": ("JobHandle",),
@@ -78,6 +82,7 @@ __all__ = [
     "ArgumentError",
     "Backoff",
     "CallError",
+    "Determinism",
     "DurableJob",
     "DurableJobsError",
     "JobCancelled",
@@ -106,6 +111,7 @@ __all__ = [
     "durable_job",
     "enqueue",
     "enqueue_many",
+    "fork",
     "get_job",
     "retry",
     "sleep",

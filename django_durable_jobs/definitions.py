@@ -17,6 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from .backoff import Backoff
+from .determinism import Determinism
 from .errors import DefinitionError, OptionError, _as_delay
 from .serialization import ArgumentCodec, Codec
 
@@ -43,6 +44,7 @@ class Options:
     run_at: datetime | None = None
     id: UUID | None = None
     timeout: timedelta | None = None
+    determinism: Determinism | None = None
 
     def changed(self, given: Mapping[str, object]) -> Options:
         """Return a copy with the given options, each checked: ``OptionError`` names value and range."""
@@ -107,6 +109,13 @@ def _check_delay(value: object) -> timedelta | None:
     return None if value is None else _as_delay(value, "delay")  # type: ignore[arg-type]
 
 
+def _check_determinism(value: object) -> Determinism | None:
+    if value is None or value in list(Determinism):
+        return None if value is None else Determinism(str(value))
+    names = ", ".join(f"Determinism.{mode.name}" for mode in Determinism)
+    raise OptionError(f"determinism must be one of {names}, not {_shown(value)}.")
+
+
 def check_timeout(value: object, what: str = "timeout") -> timedelta | None:
     """Return a length of time of more than zero, at most ten years, or raise ``OptionError``; ``None`` is no limit."""
     if value is None:
@@ -151,6 +160,7 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "run_at": check_run_at,
     "id": _check_id,
     "timeout": check_timeout,
+    "determinism": _check_determinism,
 }
 assert set(_RULES) == {entry.name for entry in fields(Options)}  # noqa: S101 -- a slip of ours, seen at import
 

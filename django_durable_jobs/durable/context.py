@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from ..clock import SYSTEM, Clock
+from ..conf import get_settings
+from ..determinism import Determinism
 from ..errors import Interrupted, JobCancelled, LeaseLost, Parking
 from ..operations.database import dialect
 from .replay import History
@@ -128,13 +130,18 @@ class JobContext:
         """Answer whether a moment of this process's clock has come."""
         return self._clock.monotonic() >= moment
 
+    @property
+    def determinism(self) -> Determinism:
+        """How strictly this job's code is held to its recorded calls."""
+        return self.options.determinism or get_settings().determinism
+
     # History ------------------------------------------------------------------------------------------------
 
     @property
     def history(self) -> History:
         """The recorded calls of this job."""
         if self._history is None:
-            self._history = History(self.row, {})
+            self._history = History(self.row, {}, self.determinism)
         return self._history
 
     @history.setter

@@ -35,7 +35,8 @@ def durable_job(function: Callable[..., Any] | None = None, /, *, name: str | No
     ``name`` is what is stored with each job, ``module.function`` unless given: give one to be free to move the
     function later. Options: ``queue``, ``priority`` (-100 to 100 or critical, high, normal, low), ``retries``
     (attempts after the first), ``backoff``, ``call_retries`` and ``call_backoff`` (of durable calls inside the
-    job), ``delay``. Raises ``DefinitionError`` or ``OptionError`` at import.
+    job), ``delay``, ``timeout``, ``determinism`` (what happens when the code does not make its recorded calls).
+    Raises ``DefinitionError`` or ``OptionError`` at import.
     """
     if function is not None:
         return _register(function, name, options)

@@ -7,6 +7,7 @@ from typing import TypedDict
 from uuid import UUID
 
 from ..backoff import Backoff
+from ..determinism import Determinism
 
 
 class JobOptions(TypedDict, total=False):
@@ -20,6 +21,7 @@ class JobOptions(TypedDict, total=False):
     call_backoff: Backoff
     delay: timedelta | float
     timeout: timedelta | float
+    determinism: Determinism
 
 
 class EnqueueOptions(JobOptions, total=False):

@@ -18,6 +18,7 @@ from ..definitions import check_timeout
 from ..errors import NonDeterminism, NotInJob, OpenTransaction, Parking
 from ..operations.connections import opened, transaction_open
 from ..operations.database import dialect
+from ..operations.generations import leave
 from ..operations.steps import once
 from ..serialization import decode, decode_error, encode, encode_error
 from .context import JobContext, Parked
@@ -61,7 +62,34 @@ class Point:
 
     def recorded(self) -> Stored | None:
         """Look for what an earlier attempt has recorded here."""
-        return self.job.history.find(self.key, self.name, self.kind)
+        return self._find(self.key, self.kind)
+
+    def _find(self, key: str, kind: str) -> Stored | None:
+        history = self.job.history
+        if self.departs(key, kind):
+            self.begin_generation(key, kind)
+        stored = history.find(key, self.name, kind, task=self.frame.task)
+        if history.watch is not None:
+            history.watch(self, key, stored)
+        return stored
+
+    def departs(self, key: str, kind: str) -> bool:
+        """Answer whether the code leaves the recorded way here, and may (``BEST_EFFORT``).
+
+        Not in the branches of an async job, nor beside them: which of them had got how far would be left to chance,
+        and so what a later attempt finds.
+        """
+        if not self.job.history.departs(key, self.name, kind) or self.task is not self.frame.task:
+            return False
+        return all(task.done() for task in list(self.job.tasks or ()))
+
+    def begin_generation(self, key: str, kind: str) -> None:
+        """Leave the recorded way: this call and what comes after it run again, in a new generation of checkpoints."""
+        job, history = self.job, self.job.history
+        history.log_departure(key, self.name, kind, self.frame.task)
+        stays = history.what_stays(self.key)
+        job.row, kept = job.recorder.transact(lambda: leave(job.row, stays, heed=not job.deaf))
+        history.go_on_in(job.row, self.key, kept)
 
     def replayed(self, stored: Stored) -> Any:
         """Give back what is recorded; an error that the code caught is raised again."""
@@ -76,7 +104,7 @@ class Point:
     def begun(self, decide: Callable[[], Any]) -> Any:
         """Return what was fixed when this point was first reached; ``decide`` says it in the first attempt."""
         key = f"{self.key}.{BEGUN}"
-        stored = self.job.history.find(key, self.name, "begun")
+        stored = self._find(key, "begun")
         if stored is None:
             row = self.job.history.checkpoint(key, self.name, "begun")
             stored = cast("Stored", self._once(row, lambda: stored_form(decide())))

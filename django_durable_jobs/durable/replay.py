@@ -1,25 +1,39 @@
 """Matching the calls that the code makes with those that were recorded.
 
 A job's function runs again from its start; each durable call looks here first. Calls are recognised by their
-place (the key, in creation order) and name. Another name at a recorded place stops the job: the value of one
-call is never given to another.
+place (the key, in creation order) and name. Another name at a recorded place stops the job, or begins a new
+generation (``Determinism``): the value of one call is never given to another.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
+import logging
 import threading
-from collections.abc import Iterable
-from types import FrameType
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
+from ..determinism import Determinism
 from ..dialects.rows import Claimed, NewCheckpoint
 from ..errors import NonDeterminism
 from ..operations.checkpoints import Stored
+from ..operations.generations import Keep, Place, before, place_of
+from .places import code_line, line_of
 
-PACKAGE: Final = __name__.partition(".")[0] + "."
+if TYPE_CHECKING:
+    from .points import Point
+
 Task = asyncio.Task[Any]
+logger = logging.getLogger("django_durable_jobs.jobs")
+ADVICE: Final = (
+    "Calls are recognised by order and name: let jobs that have begun finish with the code they began with, or give "
+    "the changed job a new name."
+)
+IN_BRANCHES: Final = (
+    "In and beside branches of an async job the recorded calls are kept to, in the mode BEST_EFFORT too."
+)
+SHOWN: Final = 5
+"""Calls that an error names at most."""
 
 
 class _Raised(NamedTuple):
@@ -32,11 +46,14 @@ class _Raised(NamedTuple):
 class History:
     """What is recorded of one job, as this attempt knows it. Safe for threads: an async job's calls have several."""
 
-    def __init__(self, row: Claimed, recorded: dict[str, Stored]) -> None:
+    def __init__(self, row: Claimed, recorded: dict[str, Stored], mode: Determinism = Determinism.EXPLICIT) -> None:
         """Take the claimed job and its checkpoints by key; the first claim of a job has none."""
         self._row = row
         self._recorded = recorded
+        self._mode = mode
         self._guard = threading.RLock()
+        # Keys whose values the code has, where a new generation may have to keep them.
+        self._used: set[str] | None = set() if mode is Determinism.BEST_EFFORT else None
         # Nested calls by the key of the call that made them.
         self._below: dict[str, list[str]] = {}
         for key in recorded:
@@ -47,21 +64,34 @@ class History:
         self._caught: list[NewCheckpoint] = []
         self.broken: NonDeterminism | None = None
         """Set once the code made another call than the recorded one: swallowing that error does not help."""
+        self.watch: Callable[[Point, str, Stored | None], None] | None = None
+        """Told of everything that is looked for; set where a history is checked (``durable/history.py``)."""
 
-    def find(self, key: str, name: str, kind: str = "call") -> Stored | None:
+    def find(self, key: str, name: str, kind: str = "call", *, task: Task | None = None) -> Stored | None:
         """Return what is recorded for this call, or ``None`` when it has not been made yet.
 
-        Raises ``NonDeterminism`` when another call is recorded at this place.
+        Raises ``NonDeterminism`` when another call is recorded at this place; ``task`` is the one whose code
+        makes the call, for its message.
         """
         stored = self._recorded.get(key)
         if stored is not None and (stored.name, stored.kind) != (name, kind):
-            self.broken = NonDeterminism(
-                f"Call {key} of job {self._row.id} ({self._row.definition}) was recorded as {stored.name!r}, but the "
-                f"code now calls {name!r} there{_code_line()}. Calls are recognised by order and name: let jobs that "
-                "have begun finish with the code they began with, or give the changed job a new name."
+            self._break(
+                f"{self._two_calls(stored, key, name, kind, task)}. {ADVICE if self._used is None else IN_BRANCHES}"
             )
-            raise self.broken
+        if stored is not None and self._used is not None:
+            self._used.add(key)
         return stored
+
+    def _two_calls(self, stored: Stored, key: str, name: str, kind: str, task: Task | None) -> str:
+        was, now = (f" ({one})" if stored.kind != kind else "" for one in (stored.kind, kind))
+        return (
+            f"Call {key} of job {self._row.id} ({self._row.definition}) was recorded as {stored.name!r}{was}, but the "
+            f"code now calls {name!r}{now} there{code_line(task)}"
+        )
+
+    def _break(self, message: str) -> NoReturn:
+        self.broken = NonDeterminism(message)
+        raise self.broken
 
     def goes_on_after(self, key: str) -> bool:
         """Answer whether the next call at the same level is recorded, so that the code has been past this one."""
@@ -90,12 +120,93 @@ class History:
     def note_stored(self, rows: list[NewCheckpoint]) -> None:
         """Remember nested calls for a repeat of their parent in this attempt; forget what is below a stored call."""
         with self._guard:
+            if self._used is not None:
+                self._used.update(row.key for row in rows)
             for row in rows:
                 if self._below:
                     self._forget_below(row.key)
                 if "." in row.key:
                     self._recorded[row.key] = Stored(row.name, row.kind, row.result, row.error)
                     self._note_below(row.key)
+
+    # Other ways ---------------------------------------------------------------------------------------------
+
+    def departs(self, key: str, name: str, kind: str) -> bool:
+        """Answer whether another call is recorded at this place, and the code may leave the recorded way here."""
+        stored = None if self._used is None else self._recorded.get(key)
+        return stored is not None and (stored.name, stored.kind) != (name, kind) and place_of(key) is not None
+
+    def log_departure(self, key: str, name: str, kind: str, task: Task | None) -> None:
+        """Log both calls and the code line."""
+        logger.warning(
+            "%s; from here on the calls run again, in generation %d",
+            self._two_calls(self._recorded[key], key, name, kind, task),
+            self._row.generation + 1,
+        )
+
+    def what_stays(self, key: str) -> Keep:
+        """Say which checkpoints stay when the code leaves the recorded way at call ``key``.
+
+        Those before it, and later ones whose values the code has: async code may wait for its calls in another
+        order than it made them in.
+        """
+        is_before = before(place_of(key) or ())
+        used = tuple(f"{one}." for one in self._used or () if not (is_before(one) or _is_in(one, key)))
+
+        def stays(one: str) -> bool:
+            return is_before(one) or place_of(one) is None or f"{one}.".startswith(used)
+
+        return stays
+
+    def go_on_in(self, row: Claimed, key: str, kept: Collection[str]) -> None:
+        """Go on in a new generation, which has the checkpoints ``kept``, after the recorded way was left at ``key``.
+
+        Raises ``NonDeterminism`` when a branch took the value of a call that is not kept, in the meantime.
+        """
+        with self._guard:
+            self._row = row
+            self._recorded = {one: stored for one, stored in self._recorded.items() if one in kept}
+            self._below = {}
+            for one in self._recorded:
+                self._note_below(one)
+            self._caught = [one._replace(generation=row.generation) for one in self._caught]
+            self._raised = [one._replace(row=one.row._replace(generation=row.generation)) for one in self._raised]
+            late = sorted(one for one in self._used or () if one not in kept and not _is_in(one, key))
+            if self._used is not None:
+                self._used.intersection_update(kept)
+        if late:
+            self._break(f"Job {row.id} left its recorded calls at {key}, and a branch used call {late[0]} meanwhile.")
+
+    def note_body_begins(self, key: str) -> None:
+        """Note that the function of call ``key`` runs, perhaps again: errors and values inside it are gone."""
+        self.drop_errors_below(key)
+        if self._used:
+            with self._guard:
+                self._drop_use_below(key)
+
+    def _drop_use_below(self, key: str) -> None:
+        for inner in self._below.get(key, ()):
+            (self._used or set()).discard(inner)
+            self._drop_use_below(inner)
+
+    def note_returns(self, path: str, calls: int, function: Callable[..., Any]) -> None:
+        """Note that the code at ``path`` returned after so many calls.
+
+        Raises ``NonDeterminism`` in the mode ``STRICT`` when more are recorded there.
+        """
+        if self._mode is not Determinism.STRICT:
+            return
+        here = place_of(path) if path else ()
+        left = [key for key in self._recorded if _is_beyond(place_of(key), here, calls)]
+        outer = sorted((key for key in left if _parent(key) not in self._recorded), key=lambda key: place_of(key) or ())
+        if outer:
+            names = [f"{key} {self._recorded[key].name!r}" for key in outer[:SHOWN]]
+            more = f" and {len(outer) - SHOWN} more" if len(outer) > SHOWN else ""
+            self._break(
+                f"{f'Call {path}' if path else 'The code'} of job {self._row.id} ({self._row.definition}) returned "
+                f"after {calls} calls without making those recorded after them: {', '.join(names)}{more}"
+                f"{line_of(function)}."
+            )
 
     # Errors -------------------------------------------------------------------------------------------------
 
@@ -156,16 +267,20 @@ class History:
             self._forget_below(inner)
 
 
-def _code_line() -> str:
-    """Say where in the project's code the present call is made; only asked for an error message."""
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001 -- what traceback does, without reading source files
-    while frame is not None and (frame.f_globals.get("__name__") or "").startswith(PACKAGE):
-        frame = frame.f_back
-    return "" if frame is None else f" ({frame.f_code.co_filename}:{frame.f_lineno})"
-
-
 def _parent(key: str) -> str:
     return key.rpartition(".")[0]
+
+
+def _is_in(key: str, call: str) -> bool:
+    return f"{key}.".startswith(f"{call}.")
+
+
+def _is_beyond(place: Place | None, path: Place | None, calls: int) -> bool:
+    """Answer whether a checkpoint belongs to a call that would have come after the calls made at ``path``."""
+    # What only the beginning of a wait left behind is no call that was made.
+    if place is None or path is None or place[-1] == 0 or len(place) <= len(path):
+        return False
+    return place[: len(path)] == path and place[len(path)] > calls
 
 
 def received(failed_in: Task | None, now_in: Task | None) -> bool:

@@ -26,7 +26,7 @@ from ..models import Job
 NOTIFY_PAUSE: Final = 0.005
 """Seconds between two notifications of one queue by one process. A commit that notifies takes a lock of the whole
 server; a worker that was woken looks again after 10 ms, so nothing waits for the notification that was left out."""
-STORED_OPTIONS: Final = ("backoff", "call_retries", "call_backoff", "timeout")
+STORED_OPTIONS: Final = ("backoff", "call_retries", "call_backoff", "timeout", "determinism")
 """Options that the worker needs later; they are stored only where one enqueue differs from the definition."""
 
 _queues_with_row: set[tuple[str, str, str]] = set()
@@ -58,6 +58,12 @@ def enqueue(requests: Sequence[Request]) -> list[UUID]:
         return _store_with_given_ids(jobs, given, dialect, settings)
     _store(jobs, dialect, settings)
     return [job.id for job in jobs]
+
+
+def store(jobs: list[NewJob]) -> None:
+    """Store jobs that were checked by who describes them, in the caller's transaction if there is one."""
+    settings = get_settings()
+    _store(jobs, dialect_of(settings.database), settings)
 
 
 def _prepare(requests: Sequence[Request], settings: Settings) -> list[NewJob]:

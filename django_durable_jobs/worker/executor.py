@@ -98,7 +98,7 @@ class Executor:
         try:
             context.check()
             if job.token > 1:
-                context.history = self._history(job)
+                context.history = self._history(context)
             frame.begin()
             fault("before-body")
             value = prepared.definition.function(*prepared.args, **prepared.kwargs)
@@ -106,7 +106,7 @@ class Executor:
                 value = async_to_sync(_awaited)(value)
             fault("after-body")
             history = context.history_if_used
-            if history is not None and (caught := _caught_by_returning(frame, history)):
+            if history is not None and (caught := _caught_by_returning(frame, history, prepared.definition)):
                 self._recorder.record(caught)
             return self._returned(prepared, value)
         except BaseException as error:  # noqa: BLE001 -- SystemExit and the like of a job end the job, not the worker
@@ -130,13 +130,13 @@ class Executor:
         try:
             context.check()
             if job.token > 1:
-                context.history = await self._helpers.run(lambda: self._history(job))
+                context.history = await self._helpers.run(lambda: self._history(context))
             frame.begin()
             fault("before-body")
             value = await _timed(prepared)
             fault("after-body")
             history = context.history_if_used
-            if history is not None and (caught := _caught_by_returning(frame, history)):
+            if history is not None and (caught := _caught_by_returning(frame, history, prepared.definition)):
                 await self._helpers.record(caught)
             outcome = self._returned(prepared, value)
         except BaseException as error:  # noqa: BLE001 -- as above
@@ -147,9 +147,10 @@ class Executor:
         self._helpers.leave(lane)
         return outcome
 
-    def _history(self, job: Claimed) -> History:
+    def _history(self, context: JobContext) -> History:
         # Before the job's code runs: afterwards the thread's connection may be set to another schema.
-        return History(job, self._steady.load(job.id, job.generation))
+        job = context.row
+        return History(job, self._steady.load(job.id, job.generation), context.determinism)
 
     def is_async(self, job: Claimed) -> bool:
         """Answer whether the job belongs on the event loop; an unknown one fails in a thread."""
@@ -228,11 +229,12 @@ class _Prepared:
         self.context = context
 
 
-def _caught_by_returning(frame: Frame, history: History) -> list[NewCheckpoint]:
+def _caught_by_returning(frame: Frame, history: History, definition: Definition) -> list[NewCheckpoint]:
     # Code that swallowed a wait has not come to its end; that its time is over does not matter any more.
     frame.deadline = None
     frame.check_parkings()
     history.note_job_returns()
+    history.note_returns(frame.path, frame.calls, definition.function)
     return history.take_caught()
 
 
