@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         TransitionRefused,
         UnknownDefinition,
     )
+    from .ids import new_job_id
     from .operations.cancel import cancel
     from .operations.retry import retry
     from .states import Status
@@ -72,6 +73,7 @@ _HOMES = {
         "TransitionRefused",
         "UnknownDefinition",
     ),
+    "ids": ("new_job_id",),
     "operations.cancel": ("cancel",),
     "operations.retry": ("retry",),
     "states": ("Status",),
@@ -113,6 +115,7 @@ __all__ = [
     "enqueue_many",
     "fork",
     "get_job",
+    "new_job_id",
     "retry",
     "sleep",
     "sleep_until",

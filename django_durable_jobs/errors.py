@@ -79,7 +79,7 @@ class NotInJob(DurableJobsError, RuntimeError):
 
 
 class OpenTransaction(DurableJobsError, RuntimeError):
-    """A durable call was made inside an open transaction.
+    """A durable call was made inside an open transaction, or a transaction was left open.
 
     Its checkpoint and its effects could not be kept or dropped together.
     """

@@ -19,6 +19,7 @@ POINTS: Final = frozenset(
         "before-checkpoint",
         "after-checkpoint",
         "before-rescue",
+        "before-worker-begins",
         "enqueued",
     }
 )

@@ -95,7 +95,7 @@ class DurableJob(Generic[P, R]):
 class AsyncDurableJob(DurableJob[P, R]):
     """The same for an ``async def`` function: called plainly it gives a coroutine."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]  # on purpose
         """Call the function here and now; await what it gives."""
         return cast("Coroutine[Any, Any, R]", self.definition.function(*args, **kwargs))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from ..conf import get_settings
 from ..definitions import check_timeout
 from ..errors import NonDeterminism, NotInJob, OpenTransaction, Parking
+from ..operations.checkpoints import Stored
 from ..operations.connections import opened, transaction_open
 from ..operations.database import dialect
 from ..operations.generations import leave
@@ -26,7 +27,6 @@ from .frames import Frame, calling_frame
 
 if TYPE_CHECKING:
     from ..dialects.rows import NewCheckpoint
-    from ..operations.checkpoints import Stored
 
 LONGEST_PATH: Final = 180
 """Characters of the key of a call that makes calls; the column takes 200."""
@@ -66,7 +66,7 @@ class Point:
 
     def _find(self, key: str, kind: str) -> Stored | None:
         history = self.job.history
-        if self.departs(key, kind):
+        if self.departs(key, kind) and _get_running_loop() is None:
             self.begin_generation(key, kind)
         stored = history.find(key, self.name, kind, task=self.frame.task)
         if history.watch is not None:
@@ -100,6 +100,18 @@ class Point:
     def once(self, decide: Callable[[], str | None]) -> Stored | None:
         """Store what ``decide`` returns as the result of this point, in one transaction; see ``operations.steps``."""
         return self._once(self.job.history.checkpoint(self.key, self.name, self.kind), decide)
+
+    def record(self, result: str) -> Stored:
+        """Store a result that depends on nothing in the database; it shares its commit with other jobs' checkpoints."""
+        job, history = self.job, self.job.history
+        rows = history.rows_for(history.checkpoint(self.key, self.name, self.kind, result=result))
+        try:
+            job.recorder.record(rows)
+        except BaseException:
+            history.note_refused(rows)
+            raise
+        history.note_stored(rows)
+        return Stored(self.name, self.kind, result, None)
 
     def begun(self, decide: Callable[[], Any]) -> Any:
         """Return what was fixed when this point was first reached; ``decide`` says it in the first attempt."""

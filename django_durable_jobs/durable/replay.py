@@ -17,7 +17,8 @@ from ..determinism import Determinism
 from ..dialects.rows import Claimed, NewCheckpoint
 from ..errors import NonDeterminism
 from ..operations.checkpoints import Stored
-from ..operations.generations import Keep, Place, before, place_of
+from ..operations.generations import BEGINNING, Keep, place_of
+from .order import left_out, parent_of, unknown_to, what_stays
 from .places import code_line, line_of
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ ADVICE: Final = (
 IN_BRANCHES: Final = (
     "In and beside branches of an async job the recorded calls are kept to, in the mode BEST_EFFORT too."
 )
-SHOWN: Final = 5
-"""Calls that an error names at most."""
 
 
 class _Raised(NamedTuple):
@@ -74,13 +73,22 @@ class History:
         makes the call, for its message.
         """
         stored = self._recorded.get(key)
-        if stored is not None and (stored.name, stored.kind) != (name, kind):
+        other = self._other(key, name, kind)
+        if other is not None:
             self._break(
-                f"{self._two_calls(stored, key, name, kind, task)}. {ADVICE if self._used is None else IN_BRANCHES}"
+                f"{self._two_calls(other, key, name, kind, task)}. {ADVICE if self._used is None else IN_BRANCHES}"
             )
         if stored is not None and self._used is not None:
             self._used.add(key)
         return stored
+
+    def _other(self, key: str, name: str, kind: str) -> Stored | None:
+        """Return what is recorded at this place if it is another call, or a wait of another name that began here."""
+        stored = self._recorded.get(key)
+        if stored is not None:
+            return None if (stored.name, stored.kind) == (name, kind) else stored
+        begun = self._recorded.get(f"{key}{BEGINNING}") if self._recorded else None
+        return None if begun is None or begun.name == name else begun
 
     def _two_calls(self, stored: Stored, key: str, name: str, kind: str, task: Task | None) -> str:
         was, now = (f" ({one})" if stored.kind != kind else "" for one in (stored.kind, kind))
@@ -133,30 +141,18 @@ class History:
 
     def departs(self, key: str, name: str, kind: str) -> bool:
         """Answer whether another call is recorded at this place, and the code may leave the recorded way here."""
-        stored = None if self._used is None else self._recorded.get(key)
-        return stored is not None and (stored.name, stored.kind) != (name, kind) and place_of(key) is not None
+        return self._used is not None and self._other(key, name, kind) is not None and place_of(key) is not None
 
     def log_departure(self, key: str, name: str, kind: str, task: Task | None) -> None:
         """Log both calls and the code line."""
-        logger.warning(
-            "%s; from here on the calls run again, in generation %d",
-            self._two_calls(self._recorded[key], key, name, kind, task),
-            self._row.generation + 1,
-        )
+        other = self._other(key, name, kind)
+        assert other is not None  # noqa: S101 -- that is why the code departs
+        calls = self._two_calls(other, key, name, kind, task)
+        logger.warning("%s; from here on the calls run again, in generation %d", calls, self._row.generation + 1)
 
     def what_stays(self, key: str) -> Keep:
-        """Say which checkpoints stay when the code leaves the recorded way at call ``key``.
-
-        Those before it, and later ones whose values the code has: async code may wait for its calls in another
-        order than it made them in.
-        """
-        is_before = before(place_of(key) or ())
-        used = tuple(f"{one}." for one in self._used or () if not (is_before(one) or _is_in(one, key)))
-
-        def stays(one: str) -> bool:
-            return is_before(one) or place_of(one) is None or f"{one}.".startswith(used)
-
-        return stays
+        """Say which checkpoints stay when the code leaves the recorded way at call ``key``."""
+        return what_stays(key, tuple(self._used or ()))
 
     def go_on_in(self, row: Claimed, key: str, kept: Collection[str]) -> None:
         """Go on in a new generation, which has the checkpoints ``kept``, after the recorded way was left at ``key``.
@@ -171,11 +167,10 @@ class History:
                 self._note_below(one)
             self._caught = [one._replace(generation=row.generation) for one in self._caught]
             self._raised = [one._replace(row=one.row._replace(generation=row.generation)) for one in self._raised]
-            late = sorted(one for one in self._used or () if one not in kept and not _is_in(one, key))
-            if self._used is not None:
-                self._used.intersection_update(kept)
-        if late:
-            self._break(f"Job {row.id} left its recorded calls at {key}, and a branch used call {late[0]} meanwhile.")
+            late = unknown_to(kept, self._used or (), key)
+            self._used = set(kept).intersection(self._used or ())
+        if late is not None:
+            self._break(f"Job {row.id} left its recorded calls at {key}, and a branch used call {late} meanwhile.")
 
     def note_body_begins(self, key: str) -> None:
         """Note that the function of call ``key`` runs, perhaps again: errors and values inside it are gone."""
@@ -196,16 +191,11 @@ class History:
         """
         if self._mode is not Determinism.STRICT:
             return
-        here = place_of(path) if path else ()
-        left = [key for key in self._recorded if _is_beyond(place_of(key), here, calls)]
-        outer = sorted((key for key in left if _parent(key) not in self._recorded), key=lambda key: place_of(key) or ())
-        if outer:
-            names = [f"{key} {self._recorded[key].name!r}" for key in outer[:SHOWN]]
-            more = f" and {len(outer) - SHOWN} more" if len(outer) > SHOWN else ""
+        left = left_out(self._recorded, path, calls)
+        if left:
             self._break(
                 f"{f'Call {path}' if path else 'The code'} of job {self._row.id} ({self._row.definition}) returned "
-                f"after {calls} calls without making those recorded after them: {', '.join(names)}{more}"
-                f"{line_of(function)}."
+                f"after {calls} calls without making those recorded after them: {left}{line_of(function)}."
             )
 
     # Errors -------------------------------------------------------------------------------------------------
@@ -225,7 +215,7 @@ class History:
             raise self.broken
         if self._raised:
             with self._guard:
-                here = (one for one in self._raised if _parent(one.row.key) == path)
+                here = (one for one in self._raised if parent_of(one.row.key) == path)
                 self._take_as_caught(one for one in here if received(one.task, task))
 
     def note_job_returns(self) -> None:
@@ -257,7 +247,7 @@ class History:
     # Nesting ------------------------------------------------------------------------------------------------
 
     def _note_below(self, key: str) -> None:
-        parent = _parent(key)
+        parent = parent_of(key)
         if parent:
             self._below.setdefault(parent, []).append(key)
 
@@ -265,22 +255,6 @@ class History:
         for inner in self._below.pop(key, ()):
             self._recorded.pop(inner, None)
             self._forget_below(inner)
-
-
-def _parent(key: str) -> str:
-    return key.rpartition(".")[0]
-
-
-def _is_in(key: str, call: str) -> bool:
-    return f"{key}.".startswith(f"{call}.")
-
-
-def _is_beyond(place: Place | None, path: Place | None, calls: int) -> bool:
-    """Answer whether a checkpoint belongs to a call that would have come after the calls made at ``path``."""
-    # What only the beginning of a wait left behind is no call that was made.
-    if place is None or path is None or place[-1] == 0 or len(place) <= len(path):
-        return False
-    return place[: len(path)] == path and place[len(path)] > calls
 
 
 def received(failed_in: Task | None, now_in: Task | None) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
-from django.db.models import F
+from django.db.models import F, Subquery
 
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Claim, Claimed, Completion
@@ -25,7 +24,6 @@ class Ending:
     job: Claimed
     outcome: Outcome
     worker_name: str = ""
-    started_at: datetime | None = None
 
 
 def finish(endings: Sequence[Ending], claim: Claim | None = None) -> tuple[set[UUID], list[Claimed]]:
@@ -89,7 +87,11 @@ def _finish_one(ending: Ending) -> bool:
 
 
 def record_attempt(ending: Ending, failure: Failure) -> None:
-    """Keep what went wrong in this attempt."""
+    """Keep what went wrong in this attempt.
+
+    Its start is the job's last claim. The row has it, so that nothing is carried through the hot path for the few
+    attempts that fail.
+    """
     Attempt.objects.using(alias()).create(
         job_id=ending.job.id,
         number=ending.job.attempt,
@@ -97,6 +99,6 @@ def record_attempt(ending: Ending, failure: Failure) -> None:
         error=failure.error,
         traceback=failure.traceback,
         worker_name=ending.worker_name,
-        started_at=ending.started_at,
+        started_at=Subquery(jobs().filter(id=ending.job.id).values("started_at")),
         finished_at=DatabaseNow(),
     )

@@ -11,11 +11,11 @@ from ..conf import get_settings
 from ..definitions import Definition, check_queue
 from ..dialects.rows import NewJob
 from ..errors import ArgumentError, JobNotFound
-from ..ids import new_id, parse_id
+from ..ids import new_job_id, parse_id
 from ..models import Job
 from . import generations
 from .database import dialect, jobs
-from .enqueue import store
+from .enqueue import insert
 
 TAKEN_OVER: Final = ("tenant", "concurrency_key", "sequence_key")
 """Columns that say what a job is about, as its tags do; not where it came from (parent, batch, schedule)."""
@@ -36,7 +36,7 @@ def fork(
         raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
     definition = registry.get(old.definition)
     new = NewJob(
-        id=new_id(),
+        id=new_job_id(),
         definition=old.definition,
         queue=old.queue if queue is None else check_queue(queue),
         rank=old.rank,
@@ -71,7 +71,7 @@ def _store(new: NewJob, old: Job, from_call: str | int) -> None:
     vanishes meanwhile (the job is deleted) is noticed.
     """
     before = generations.before(generations.check_call(from_call, old.id, old.generation))
-    store([new])
+    insert([new])
     if old.tags is not None:
         jobs().filter(id=new.id).update(tags=old.tags)
     generations.copy(old.id, old.generation, _finished(before, old), to=new.id, as_generation=0)
@@ -82,7 +82,7 @@ def _finished(keep: generations.Keep, old: Job) -> generations.Keep:
     keys = set(old.checkpoints.filter(generation=old.generation).values_list("key", flat=True))
 
     def keep_finished(key: str) -> bool:
-        call, _dot, last = key.rpartition(".")
-        return keep(key) and not (last == "0" and not (call in keys and keep(call)))
+        call = generations.beginning_of(key)
+        return keep(key) and (call is None or (call in keys and keep(call)))
 
     return keep_finished

