@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from .durable.fork import fork
     from .durable.frames import current_job
     from .durable.handle import JobHandle
+    from .durable.history import check_history
     from .durable.job import DurableJob, aenqueue, enqueue, enqueue_many, get_job
     from .durable.timers import asleep, asleep_until, sleep, sleep_until
     from .errors import (
         ArgumentError,
         CallError,
         DurableJobsError,
+        HistoryUnreadable,
         JobCancelled,
         JobFailed,
         JobNotFound,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     )
     from .ids import new_job_id
     from .operations.cancel import cancel
+    from .operations.history import export_history
     from .operations.retry import retry
     from .states import Status
 
@@ -53,12 +56,14 @@ _HOMES = {
     "durable.frames": ("current_job",),
     "durable.decorator": ("durable_job",),
     "durable.handle": ("JobHandle",),
+    "durable.history": ("check_history",),
     "durable.job": ("DurableJob", "aenqueue", "enqueue", "enqueue_many", "get_job"),
     "durable.timers": ("asleep", "asleep_until", "sleep", "sleep_until"),
     "errors": (
         "ArgumentError",
         "CallError",
         "DurableJobsError",
+        "HistoryUnreadable",
         "JobCancelled",
         "JobFailed",
         "JobNotFound",
@@ -75,6 +80,7 @@ _HOMES = {
     ),
     "ids": ("new_job_id",),
     "operations.cancel": ("cancel",),
+    "operations.history": ("export_history",),
     "operations.retry": ("retry",),
     "states": ("Status",),
 }
@@ -87,6 +93,7 @@ __all__ = [
     "Determinism",
     "DurableJob",
     "DurableJobsError",
+    "HistoryUnreadable",
     "JobCancelled",
     "JobContext",
     "JobFailed",
@@ -109,10 +116,12 @@ __all__ = [
     "asleep_until",
     "call",
     "cancel",
+    "check_history",
     "current_job",
     "durable_job",
     "enqueue",
     "enqueue_many",
+    "export_history",
     "fork",
     "get_job",
     "new_job_id",

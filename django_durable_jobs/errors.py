@@ -13,6 +13,7 @@
     ├── NotInJob (RuntimeError)            a durable call outside a running job
     ├── OpenTransaction (RuntimeError)     a plain durable call inside ``atomic()``
     ├── NonDeterminism (RuntimeError)      replay met another call than the recorded one
+    ├── HistoryUnreadable (ValueError)     this is not a recorded history, or one of another version
     ├── WorkerNameTaken                    a live worker has this id
     ├── JobFailed                          ``result()`` of a job that did not complete
     │   └── ChildFailed                    children of a ``gather()`` ended without a result
@@ -87,6 +88,10 @@ class OpenTransaction(DurableJobsError, RuntimeError):
 
 class NonDeterminism(DurableJobsError, RuntimeError):
     """The job's code made another durable call than the one recorded at this place."""
+
+
+class HistoryUnreadable(DurableJobsError, ValueError):
+    """This is not the recorded history of a job."""
 
 
 class WorkerNameTaken(DurableJobsError):

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from uuid import UUID
 
 from ..clock import SYSTEM, Clock
@@ -82,6 +82,9 @@ class JobContext:
         self.parkings: list[Parked] = []
         self.deaf = False
         """Whether orders to cancel are not heeded any more: the job's compensations run."""
+
+    rehearses: ClassVar[bool] = False
+    """Whether this is no attempt of a job, but a recorded history that is checked: nothing is read or stored."""
 
     @property
     def id(self) -> UUID:

@@ -14,13 +14,14 @@ MACHINERY: Final = frozenset({PACKAGE, "asgiref", "asyncio", "concurrent", "cont
 """Packages whose lines say nothing about the project's code."""
 
 
-def code_line(task: asyncio.Task[Any] | None = None) -> str:
+def code_line(task: asyncio.Task[Any] | None = None, *, beyond: frozenset[str] = frozenset()) -> str:
     """Say in brackets where the present durable call is made, or where ``task`` waits for it; empty if nobody knows.
 
-    A call that runs in a task or thread of its own has no line of the project's code below it.
+    A call that runs in a task or thread of its own has no line of the project's code below it. ``beyond`` are further
+    packages that are passed over.
     """
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 -- what traceback does, without reading source files
-    while frame is not None and _is_machinery(frame):
+    while frame is not None and _is_machinery(frame, beyond):
         frame = frame.f_back
     if frame is None and task is not None:
         frame = _waiting_in(task)
@@ -45,5 +46,6 @@ def _waiting_in(task: asyncio.Task[Any]) -> FrameType | None:
     return found
 
 
-def _is_machinery(frame: FrameType) -> bool:
-    return (frame.f_globals.get("__name__") or "").partition(".")[0] in MACHINERY
+def _is_machinery(frame: FrameType, beyond: frozenset[str] = frozenset()) -> bool:
+    package = (frame.f_globals.get("__name__") or "").partition(".")[0]
+    return package in MACHINERY or package in beyond

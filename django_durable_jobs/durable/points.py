@@ -7,6 +7,7 @@ checkpoint; one that cannot happen yet parks the job: ``Parking`` ends the code,
 from __future__ import annotations
 
 import asyncio
+import logging
 from asyncio import _get_running_loop  # the public one raises when there is none, which costs more than all the rest
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
@@ -23,10 +24,12 @@ from ..operations.generations import leave
 from ..operations.steps import once
 from ..serialization import decode, decode_error, encode, encode_error
 from .context import JobContext, Parked
-from .frames import Frame, calling_frame
+from .frames import Frame, calling_frame, fields_of
 
 if TYPE_CHECKING:
     from ..dialects.rows import NewCheckpoint
+
+logger = logging.getLogger("django_durable_jobs.jobs")
 
 LONGEST_PATH: Final = 180
 """Characters of the key of a call that makes calls; the column takes 200."""
@@ -86,7 +89,9 @@ class Point:
     def begin_generation(self, key: str, kind: str) -> None:
         """Leave the recorded way: this call and what comes after it run again, in a new generation of checkpoints."""
         job, history = self.job, self.job.history
-        history.log_departure(key, self.name, kind, self.frame.task)
+        calls = history.departure(key, self.name, kind, self.frame.task)
+        fields = fields_of(job.row, job.worker_name)
+        logger.warning("%s; generation %d begins here", calls, job.row.generation + 1, extra=fields)
         stays = history.what_stays(self.key)
         job.row, kept = job.recorder.transact(lambda: leave(job.row, stays, heed=not job.deaf))
         history.go_on_in(job.row, self.key, kept)

@@ -8,7 +8,6 @@ generation (``Determinism``): the value of one call is never given to another.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from .points import Point
 
 Task = asyncio.Task[Any]
-logger = logging.getLogger("django_durable_jobs.jobs")
 ADVICE: Final = (
     "Calls are recognised by order and name: let jobs that have begun finish with the code they began with, or give "
     "the changed job a new name."
@@ -143,12 +141,11 @@ class History:
         """Answer whether another call is recorded at this place, and the code may leave the recorded way here."""
         return self._used is not None and self._other(key, name, kind) is not None and place_of(key) is not None
 
-    def log_departure(self, key: str, name: str, kind: str, task: Task | None) -> None:
-        """Log both calls and the code line."""
+    def departure(self, key: str, name: str, kind: str, task: Task | None) -> str:
+        """Say where the code leaves the recorded way: both calls, and the line."""
         other = self._other(key, name, kind)
-        assert other is not None  # noqa: S101 -- that is why the code departs
-        calls = self._two_calls(other, key, name, kind, task)
-        logger.warning("%s; from here on the calls run again, in generation %d", calls, self._row.generation + 1)
+        assert other is not None  # noqa: S101 -- that is why it does
+        return self._two_calls(other, key, name, kind, task)
 
     def what_stays(self, key: str) -> Keep:
         """Say which checkpoints stay when the code leaves the recorded way at call ``key``."""

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Final
@@ -20,10 +21,11 @@ from ..conf import Settings, get_settings
 from ..definitions import Definition, Options
 from ..dialects import Dialect, dialect_of
 from ..dialects.rows import NewJob
-from ..errors import DurableJobsError, OptionError
+from ..errors import DurableJobsError, OptionError, SerializationError
 from ..faults import fault
 from ..ids import new_job_id
 from ..models import Job
+from ..rendering import safe_str
 
 NOTIFY_PAUSE: Final = 0.005
 """Seconds between two notifications of one queue by one process. A commit that notifies takes a lock of the whole
@@ -119,6 +121,22 @@ def stored_options(options: Options, usual: Options) -> str | None:
         if value != getattr(usual, name) and value is not None:
             changed[name] = _form(value)
     return json.dumps(changed) if changed else None
+
+
+@lru_cache(maxsize=1024)
+def with_stored_options(definition: Definition, text: str | None) -> Options:
+    """Return the definition's options with those that were stored; remembered, as few texts differ."""
+    if text is None:
+        return definition.options
+    try:
+        stored = json.loads(text)
+        given = {
+            name: Backoff.from_form(value) if name in {"backoff", "call_backoff"} else value
+            for name, value in stored.items()
+        }
+        return definition.options.changed(given)
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise SerializationError(f"The stored options of the job cannot be read: {safe_str(error, 200)}") from error
 
 
 def _form(value: Any) -> Any:

@@ -7,21 +7,18 @@ function.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
 from contextvars import Context
-from functools import lru_cache
 from types import CoroutineType
 from typing import Any, Final
 
 from asgiref.sync import async_to_sync
 
 from .. import registry
-from ..backoff import Backoff
 from ..conf import get_settings
-from ..definitions import Definition, Options
+from ..definitions import Definition
 from ..dialects.rows import Claimed, NewCheckpoint
 from ..durable.context import JobContext
 from ..durable.frames import Frame, fields_of, frames
@@ -39,8 +36,8 @@ from ..errors import (
 )
 from ..faults import fault
 from ..operations.checkpoints import Steady
+from ..operations.enqueue import with_stored_options
 from ..outcomes import BackedOff, Completed, Failed, Failure, Lost, Outcome
-from ..rendering import safe_str
 from . import sessions
 from .endings import failed_or_backed_off, failure_of, outcome_of
 from .leases import Leases
@@ -175,7 +172,7 @@ class Executor:
     def _prepare(self, job: Claimed) -> _Prepared | Outcome:
         try:
             definition = registry.get(job.definition)
-            options = definition.options if job.options is None else _with_overrides(definition, job.options)
+            options = with_stored_options(definition, job.options)
             args, kwargs = definition.arguments.load(job.payload)
         except DurableJobsError as error:
             # Neither time nor another attempt mends this; code or an operator does.
@@ -288,17 +285,3 @@ async def _end_tasks(context: JobContext) -> None:
         if tasks and (await asyncio.wait(tasks, timeout=LEFTOVER_TIME))[1]:
             fields = fields_of(context.row, context.worker_name)
             logger.warning("Calls of job %s do not end although they were cancelled", context.id, extra=fields)
-
-
-@lru_cache(maxsize=1024)
-def _with_overrides(definition: Definition, text: str) -> Options:
-    """Return the definition's options with those stored at the enqueue; remembered, as few texts differ."""
-    try:
-        stored = json.loads(text)
-        given = {
-            name: Backoff.from_form(value) if name in {"backoff", "call_backoff"} else value
-            for name, value in stored.items()
-        }
-        return definition.options.changed(given)
-    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        raise SerializationError(f"The stored options of the job cannot be read: {safe_str(error, 200)}") from error

@@ -449,6 +449,22 @@ def test_best_effort_a_branch_that_uses_a_call_meanwhile_is_noticed(
     assert RAN == []
 
 
+def test_best_effort_i13_a_generation_whose_answer_was_lost_is_begun_once(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X4: the transaction was committed, and is done again since nobody knows."""
+
+    def twice(*given: Any, **more: Any) -> Any:
+        generations.leave(*given, **more)
+        return generations.leave(*given, **more)
+
+    monkeypatch.setattr(points, "leave", twice)
+    job = begun(runner, sync_abc, lambda: [call(one) for one in (a, c)], BEST_EFFORT)
+    assert runner.attempt(rescued=True) == Completed('["a","c"]')
+    assert row(job).generation == 1
+    assert generation_of(job, 1) == [("1", "a"), ("2", "c")]
+
+
 def test_best_effort_i10_a_lost_lease_begins_no_generation(runner: Runner) -> None:
     job = begun(runner, sync_abc, lambda: [call(one) for one in (a, c)], BEST_EFFORT)
     claimed = runner.claim(rescued=True)

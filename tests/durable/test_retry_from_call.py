@@ -17,6 +17,7 @@ from django_durable_jobs.outcomes import Completed, Failed
 from django_durable_jobs.states import TRANSITIONS, Status
 from tests.durable.running import COMMITS, Runner, row
 from tests.factories import make_checkpoint, make_job, present
+from tests.waiting import together
 
 pytestmark = COMMITS
 
@@ -307,6 +308,22 @@ def test_questions_of_waits_that_go_on_are_taken_along_and_the_others_stay_behin
         Approval.objects.create(job=job, key=key, title=key)
     retry(job, from_call="3")
     assert list(job.approvals.order_by("title").values_list("title", "generation")) == [("1", 0), ("2", 1), ("3", 0)]
+
+
+def test_i13_of_two_retries_from_a_call_at_once_one_begins_a_generation() -> None:
+    """The second one finds a job that is pending."""
+    job = with_calls(*(str(number) for number in range(1, 201)))
+
+    def order() -> str:
+        try:
+            retry(job.id, from_call="150")
+        except TransitionRefused:
+            return "refused"
+        return "retried"
+
+    assert sorted(together(order, order)) == ["refused", "retried"]
+    assert present(job).generation == 1
+    assert len(keys(job, 1)) == 149
 
 
 def test_a_retrying_job_need_not_wait_for_its_time() -> None:
