@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from ..conf import get_settings
 from ..definitions import check_timeout
-from ..errors import NonDeterminism, NotInJob, OpenTransaction, Parking
+from ..errors import NotInJob, OpenTransaction, Parking, TooDeep
+from ..faults import fault
 from ..operations.checkpoints import Stored
 from ..operations.connections import opened, transaction_open
 from ..operations.database import dialect
@@ -27,6 +28,8 @@ from .context import JobContext, Parked
 from .frames import Frame, calling_frame, fields_of
 
 if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
     from ..dialects.rows import NewCheckpoint
 
 logger = logging.getLogger("django_durable_jobs.jobs")
@@ -53,7 +56,7 @@ class Point:
         if opened():
             refuse_open_transaction(f"{kind}({name}) was made inside a transaction", "Leave it first.")
         if frame.depth >= get_settings().call_depth or len(frame.path) > LONGEST_PATH:
-            raise NonDeterminism(f"Calls are nested deeper than {frame.depth} levels: {name} at {frame.path}.")
+            raise TooDeep(f"Calls are nested deeper than {frame.depth} levels: {name} at {frame.path}.")
         frame.job.history.note_call_begins(frame.path, frame.task)
         self.key = frame.next_key()
         self.task = frame.task
@@ -63,16 +66,21 @@ class Point:
         """The job whose code this is."""
         return self.frame.job
 
-    def recorded(self) -> Stored | None:
-        """Look for what an earlier attempt has recorded here."""
-        return self._find(self.key, self.kind)
+    def recorded(self, check: Callable[[Stored], object] | None = None) -> Stored | None:
+        """Look for what an earlier attempt has recorded here.
 
-    def _find(self, key: str, kind: str) -> Stored | None:
+        ``check`` raises what is wrong with it; called where a history is only checked, since the code may end here.
+        """
+        return self._find(self.key, self.kind, check)
+
+    def _find(self, key: str, kind: str, check: Callable[[Stored], object] | None = None) -> Stored | None:
         history = self.job.history
         if self.departs(key, kind) and _get_running_loop() is None:
             self.begin_generation(key, kind)
         stored = history.find(key, self.name, kind, task=self.frame.task)
         if history.watch is not None:
+            if stored is not None and check is not None:
+                check(stored)
             history.watch(self, key, stored)
         return stored
 
@@ -118,9 +126,12 @@ class Point:
         history.note_stored(rows)
         return Stored(self.name, self.kind, result, None)
 
-    def begun(self, decide: Callable[[], Any]) -> Any:
-        """Return what was fixed when this point was first reached; ``decide`` says it in the first attempt."""
-        key = f"{self.key}.{BEGUN}"
+    def begun(self, decide: Callable[[], Any], part: str = "") -> Any:
+        """Return what was fixed when this point was first reached; ``decide`` says it in the first attempt.
+
+        A point that fixes more than one thing tells them apart by ``part``.
+        """
+        key = f"{self.key}.{BEGUN}{part and f'.{part}'}"
         stored = self._find(key, "begun")
         if stored is None:
             row = self.job.history.checkpoint(key, self.name, "begun")
@@ -154,7 +165,9 @@ class Point:
         job, history = self.job, self.job.history
         before = history.take_caught()
         try:
+            fault("before-step")
             stored = job.recorder.transact(lambda: once(job.row, row, decide, before=before, heed=not job.deaf))
+            fault("after-step")
         except BaseException:
             history.note_refused([*before, row])
             raise
@@ -197,10 +210,10 @@ async def _in_thread(point: Point, what: str, work: Callable[[Point], Result]) -
     return await helpers.run(partial(work, point))
 
 
-def refuse_open_transaction(what: str, advice: str) -> None:
-    """Raise ``OpenTransaction`` when this thread has a transaction open."""
+def refuse_open_transaction(what: str, advice: str, *, but: BaseDatabaseWrapper | None = None) -> None:
+    """Raise ``OpenTransaction`` when this thread has a transaction open, other than on connection ``but``."""
     for connection in opened():
-        if transaction_open(connection):
+        if connection is not but and transaction_open(connection):
             raise OpenTransaction(
                 f"{what} on database {connection.alias!r}, e.g. atomic(). If it rolled back, the checkpoint would stay "
                 f"and the effects would not. {advice}"

@@ -84,6 +84,11 @@ def _no_tables(database: str) -> str:
     )
 
 
+def prepare(requests: Sequence[Request]) -> list[NewJob]:
+    """Check requests as ``enqueue`` does, without any SQL, and return the jobs that they ask for."""
+    return _prepare(requests, get_settings())
+
+
 def _prepare(requests: Sequence[Request], settings: Settings) -> list[NewJob]:
     jobs = []
     for index, request in enumerate(requests):

@@ -10,11 +10,26 @@ from django.db.models import F, Subquery
 
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Claim, Claimed, Completion
+from ..errors import LeaseLost
+from ..faults import fault
 from ..models import Attempt
-from ..outcomes import BackedOff, Cancelled, Completed, Failed, Failure, Outcome, Parked, Released, Snoozed
+from ..outcomes import (
+    CHILDREN,
+    BackedOff,
+    Cancelled,
+    Completed,
+    Failed,
+    Failure,
+    Outcome,
+    Parked,
+    Released,
+    Snoozed,
+    Stored,
+)
+from ..states import Status
 from .database import alias, dialect, jobs
 from .transition import move
-from .wake import park, wake_waiting
+from .wake import Group, park, wake_waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +49,43 @@ def finish(endings: Sequence[Ending], claim: Claim | None = None) -> tuple[set[U
     of history each, in one transaction before it.
     """
     stored, claimed = _store(endings, claim)
-    # After the commit, not in it: two children that end together in two workers do not see each other before.
-    groups = {(one.job.parent_id, one.job.parent_call) for one in endings if one.job.parent_id is not None}
-    parked = [one.job.id for one in endings if isinstance(one.outcome, Parked) and one.outcome.for_children]
-    if groups or parked:
-        wake_waiting(groups, parked)
+    related = [one for one in endings if one.job.parent_id is not None or isinstance(one.outcome, Parked)]
+    if related and (groups := _groups(related, claimed)):
+        # After the commit, not in it: two children that end together in two workers do not see each other before.
+        fault("before-wake")
+        wake_waiting(groups)
     return stored, claimed
+
+
+def _groups(endings: Sequence[Ending], claimed: Sequence[Claimed]) -> set[Group]:
+    """Return the groups of children that may have ended: those of children that did, and what parents wait for."""
+    groups: set[Group] = set()
+    failed: set[Group] = set()
+    for job, outcome in ((one.job, one.outcome) for one in endings):
+        if isinstance(outcome, Parked):
+            groups.update((job.id, wait) for wait in outcome.waits if wait.startswith(CHILDREN))
+        elif job.parent_id is not None and isinstance(outcome, Completed | Failed | Cancelled | Stored):
+            (groups if isinstance(outcome, Completed | Stored) else failed).add((job.parent_id, job.parent_call))
+    # A group of which this worker has just claimed another child has not ended: the last one of it looks.
+    groups.difference_update((job.parent_id, job.parent_call) for job in claimed if job.parent_id is not None)
+    return groups | failed
+
+
+def complete_here(job: Claimed, result: str | None) -> None:
+    """Complete a job in the transaction that is open on this thread's connection; ``LeaseLost`` when it is not held."""
+    if job.id not in dialect().complete([Completion(job.id, job.token, result)]):
+        raise LeaseLost(f"Job {job.id} is no longer held under this token.")
+
+
+def is_completed(job: Claimed) -> bool:
+    """Answer whether a job was completed under its token. Waits for a commit that is on its way.
+
+    To be called in a transaction. Raises ``LeaseLost`` when the job is neither completed nor held under this token.
+    """
+    row = jobs().filter(id=job.id, token=job.token).select_for_update().values_list("status", flat=True).first()
+    if row not in {Status.RUNNING, Status.COMPLETED}:
+        raise LeaseLost(f"Job {job.id} is no longer held under this token.")
+    return row == Status.COMPLETED
 
 
 def _store(endings: Sequence[Ending], claim: Claim | None) -> tuple[set[UUID], list[Claimed]]:
@@ -48,8 +94,11 @@ def _store(endings: Sequence[Ending], claim: Claim | None) -> tuple[set[UUID], l
         for ending in endings
         if isinstance(ending.outcome, Completed)
     ]
-    others = [ending for ending in endings if not isinstance(ending.outcome, Completed)]
-    stored = dialect().in_own_transaction(lambda: _finish_others(others)) if others else set()
+    others = [ending for ending in endings if not isinstance(ending.outcome, Completed | Stored)]
+    # Those that have stored their ending themselves took effect already.
+    stored = {ending.job.id for ending in endings if isinstance(ending.outcome, Stored)}
+    if others:
+        stored |= dialect().in_own_transaction(lambda: _finish_others(others))
     if completions and claim is not None and claim.wants:
         done, claimed = dialect().complete_and_claim(completions, claim)
         return stored | done, claimed

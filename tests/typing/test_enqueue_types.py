@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_type
 
-from django_durable_jobs import JobHandle, acall, call, durable_job
+from django_durable_jobs import (
+    JobHandle,
+    Progress,
+    Results,
+    acall,
+    agather,
+    atomic_step,
+    call,
+    durable_job,
+    gather,
+    get_version,
+    patched,
+    threshold,
+)
 from django_durable_jobs.durable.job import Invocation
 
 if TYPE_CHECKING:
@@ -28,13 +41,36 @@ if TYPE_CHECKING:
     def misspelt(n: int) -> None:
         """Have an option that does not exist."""
 
+    @durable_job(atomic=True)
+    def move(n: int) -> int:
+        """Be one transaction."""
+        return n
+
+    @atomic_step("book seat")
+    def book(order: int) -> str:
+        """Be one step."""
+        return str(order)
+
     assert_type(add(1, b=2), int)
+    assert_type(move.enqueue(1), JobHandle[int])
+    assert_type(move.enqueue(1).progress, Progress | None)
+    assert_type(book(1), str)
+    assert_type(book.using(retries=1)(1), str)
+    assert_type(get_version("x", 0, 1), int)
+    assert_type(patched("x"), bool)
+    book("1")  # type: ignore[arg-type]
     assert_type(add.enqueue(1), JobHandle[int])
     assert_type(add.enqueue(1).result(), int)
     assert_type(name_of.using(queue="other", delay=3).enqueue(n=1), JobHandle[str])
     assert_type(add.enqueue_many([add.s(1), (2,), {"a": 3}]), list[JobHandle[int]])
     assert_type(name_of.s(1), Invocation[str])
     assert_type(fetch.enqueue("x"), JobHandle[bytes])
+    assert_type(gather(add.s(1), add.s(2)), Results[int])
+    assert_type(gather(*(name_of.s(n) for n in range(3)), strategy=threshold(0.5)).values(), list[str])
+    assert_type([one.value for one in gather(fetch.s("x"), strategy="collect_all").failures()], list[bytes])
+    assert_type(gather(add.s(1), name_of.s(2)), Results[object])
+    gather(add.s(1), strategy="fail_slow")  # type: ignore[arg-type]
+    gather([add.s(1)])  # type: ignore[arg-type]
 
     add.enqueue("1")  # type: ignore[arg-type]
     add.enqueue()  # type: ignore[call-arg]
@@ -49,6 +85,8 @@ if TYPE_CHECKING:
     async def workflow() -> None:
         """Use the awaited forms."""
         assert_type(await acall(add, 1), int)
+        assert_type(await agather(fetch.s("x")), Results[bytes])
         assert_type(await acall(fetch, "x"), bytes)
         assert_type(await fetch("x"), bytes)
+        assert_type(await book.acall(1), str)
         assert_type(await add.aenqueue(1), JobHandle[int])
