@@ -89,9 +89,9 @@ def _gather(point: Point, plan: Plan) -> Results[Any]:
     return cast("Results[Any]", point.replayed(stored)) if results is None else results
 
 
-def _results(point: Point, plan: Plan, stored: Stored) -> Results[Any] | None:
-    """Read what became of the children; ``None`` for an error. They must be those that the code asks for."""
-    if stored.error is not None:
+def _results(point: Point, plan: Plan, stored: Stored | None) -> Results[Any] | None:
+    """Read what became of the children; ``None`` for an error or nothing. They must be those that the code asks for."""
+    if stored is None or stored.error is not None:
         if (begun := _begun(point)) is not None:
             _compare(point, plan, begun["children"])
         return None

@@ -66,20 +66,20 @@ class Point:
         """The job whose code this is."""
         return self.frame.job
 
-    def recorded(self, check: Callable[[Stored], object] | None = None) -> Stored | None:
+    def recorded(self, check: Callable[[Stored | None], object] | None = None) -> Stored | None:
         """Look for what an earlier attempt has recorded here.
 
-        ``check`` raises what is wrong with it; called where a history is only checked, since the code may end here.
+        ``check`` raises what is wrong with it; called where a history is only checked, as the code may end here then.
         """
         return self._find(self.key, self.kind, check)
 
-    def _find(self, key: str, kind: str, check: Callable[[Stored], object] | None = None) -> Stored | None:
+    def _find(self, key: str, kind: str, check: Callable[[Stored | None], object] | None = None) -> Stored | None:
         history = self.job.history
         if self.departs(key, kind) and _get_running_loop() is None:
             self.begin_generation(key, kind)
         stored = history.find(key, self.name, kind, task=self.frame.task)
         if history.watch is not None:
-            if stored is not None and check is not None:
+            if check is not None:
                 check(stored)
             history.watch(self, key, stored)
         return stored

@@ -24,7 +24,7 @@ from ..definitions import LATEST, Definition, Options
 from ..determinism import Determinism
 from ..errors import Parking, SerializationError
 from ..operations.checkpoints import Stored
-from ..operations.generations import place_of
+from ..operations.generations import beginning_of, place_of
 from ..serialization import decode_error
 from .context import JobContext, Parked
 from .frames import Frame, frames
@@ -48,7 +48,7 @@ class Rehearsal(JobContext):
 
     rehearses: ClassVar[bool] = True
 
-    __slots__ = ("asked_database", "left", "unreadable", "within")
+    __slots__ = ("asked_database", "left", "unreadable", "waits", "within")
 
     def __init__(self, row: Claimed, options: Options, recorded: Mapping[str, Stored]) -> None:
         """Take the job, its options and what is recorded."""
@@ -59,10 +59,13 @@ class Rehearsal(JobContext):
         # Code that may leave the recorded way (BEST_EFFORT) is to be shown where it would.
         self.history = History(row, dict(recorded), mode)
         self.history.watch = self._look
-        calls = {key: place for key in recorded if (place := place_of(key)) is not None and 0 not in place}
-        self.left = {key for key in calls if not any(around in recorded for around in _around(key))}
+        calls = {key for key in recorded if (place := place_of(key)) is not None and 0 not in place}
+        self.waits = {call for key in recorded if place_of(key) and (call := beginning_of(key))} - calls
+        """Waits that have begun and not ended."""
+        made = {*calls, *self.waits}
+        self.left = {key for key in made if not any(around in recorded for around in _around(key))}
         """Recorded calls that the code has not made yet; not those inside a call whose own result is recorded."""
-        self.within = {around for key in calls for around in _around(key)}
+        self.within = {around for key in made for around in _around(key)}
         self.unreadable: SerializationError | None = None
         self.asked_database: str | None = None
 
@@ -116,8 +119,11 @@ class Rehearsal(JobContext):
 
     def _look(self, point: Point, key: str, stored: Stored | None) -> None:
         if stored is None:
-            if key != point.key or key not in self.within:
-                self._end(point.frame, point.task)
+            if key == point.key and key in self.within:
+                return
+            if key in self.waits:
+                self.left.discard(key)
+            self._end(point.frame, point.task)
         elif key == point.key:
             self._read(point, stored)
             self.left.discard(key)

@@ -7,9 +7,35 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 
-from django_durable_jobs import Determinism, acall, asleep, call, durable_job, sleep
+from django_durable_jobs import (
+    Determinism,
+    acall,
+    agather,
+    aload_checkpoint,
+    apatched,
+    aprogress,
+    asave_checkpoint,
+    asleep,
+    atomic_step,
+    await_for_approval,
+    await_for_event,
+    await_for_message,
+    call,
+    durable_job,
+    gather,
+    load_checkpoint,
+    patched,
+    progress,
+    save_checkpoint,
+    sleep,
+    sleep_until,
+    wait_for_approval,
+    wait_for_event,
+    wait_for_message,
+)
 
 RAN: list[str] = []
 """What was run that only a worker may run."""
@@ -67,6 +93,63 @@ def checkout(order: int, *, amount: Decimal = Decimal(10)) -> Receipt:
     call(notify, order)
     RAN.append("after the last call")
     return receipt
+
+
+@durable_job(name="recorded.measure")
+def measure(item: str) -> int:
+    RAN.append(f"measure {item}")
+    return len(item)
+
+
+@atomic_step("book")
+def book(order: int) -> str:
+    RAN.append(f"book {order}")
+    return f"booking {order}"
+
+
+@durable_job(name="recorded.everything")
+def everything(order: int) -> list[str]:
+    """Make every kind of point."""
+    sizes = gather(measure.s("chair"), measure.s("table")).values()
+    progress(1, 4)
+    save_checkpoint("sizes", sizes)
+    booking = book(order)
+    paid = wait_for_message("paid", timeout=3600)
+    if patched("weigh-first"):
+        call(weigh, "first")
+    opened = wait_for_event("shop.opened", key="7")
+    decision = wait_for_approval("Ship it?", {"order": order}, timeout=3600)
+    sleep_until(datetime(2026, 1, 1, tzinfo=UTC))
+    call(notify, sum(sizes))
+    return [booking, paid, opened, decision.by, str(load_checkpoint("sizes"))]
+
+
+@durable_job(name="recorded.aeverything")
+async def aeverything(order: int) -> list[str]:
+    """Do the same in async code."""
+    sizes = (await agather(measure.s("chair"), measure.s("table"))).values()
+    await aprogress(1, 4)
+    await asave_checkpoint("sizes", sizes)
+    booking = await book.acall(order)
+    paid = await await_for_message("paid", timeout=3600)
+    if await apatched("weigh-first"):
+        await acall(weigh, "first")
+    opened = await await_for_event("shop.opened", key="7")
+    decision = await await_for_approval("Ship it?", {"order": order}, timeout=3600)
+    await acall(notify, sum(sizes))
+    return [booking, paid, opened, decision.by, str(await aload_checkpoint("sizes"))]
+
+
+# Recorded: the children measure, measure.
+@durable_job(name="recorded.other_children")
+def other_children(order: int) -> list[int]:
+    return gather(measure.s("chair"), measure.s("table"), measure.s("lamp")).values()
+
+
+# Recorded: a wait for the message "paid", which had not come.
+@durable_job(name="recorded.other_wait")
+def other_wait(order: int) -> None:
+    wait_for_message("payed", timeout=3600)
 
 
 async def fetch(page: str) -> tuple[str, int]:

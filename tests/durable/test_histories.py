@@ -31,6 +31,7 @@ from django_durable_jobs import (
     durable_job,
     export_history,
     sleep,
+    wait_for_message,
 )
 from django_durable_jobs.durable.history import replay_history
 from django_durable_jobs.errors import Parking
@@ -49,6 +50,11 @@ GOES_ON = {
     "checkout_packing": (5, 5),
     "crawl": (4, 4),
     "crawl_asleep": (3, 3),
+    "everything": (8, 8),
+    "everything_waiting": (3, 3),
+    "everything_before_patched": (7, 7),
+    "aeverything": (7, 7),
+    "aeverything_waiting": (3, 3),
 }
 """Histories that today's code follows to their end: how many calls it makes, of how many."""
 
@@ -67,6 +73,11 @@ CHANGED: dict[str, tuple[type[Exception], str]] = {
     ),
     "other_argument": (ArgumentError, "do not fit the function any more: .*unexpected: 'order_id'"),
     "other_result": (SerializationError, r"^Call 1 \(tests.durable.recorded.find_address\): .*fit Address"),
+    "other_children": (NonDeterminism, r"recorded as gather\(\) of 2 children .* now gathers 3 children"),
+    "other_wait": (
+        NonDeterminism,
+        r"^Call 1 of .* recorded as 'paid' \(begun\), but .* 'payed' \(message\)",
+    ),
     "gone": (UnknownDefinition, "No durable job is registered as 'recorded.gone'"),
 }
 
@@ -96,6 +107,27 @@ def recorded_call(key: str, name: str = "recorded.notify", kind: str = "call", *
 
 
 # The histories that are kept ----------------------------------------------------------------------------------
+
+
+def test_a_wait_that_had_begun_is_to_be_reached() -> None:
+    @script
+    def waits() -> None:
+        call(recorded.notify, 1)
+        wait_for_message("go", timeout=1)
+        recorded.RAN.append("beyond")
+
+    assert replay_history(document([recorded_call("1"), recorded_call("2.0", "go", "begun")])).made == 2
+    replayed = replay_history(document([recorded_call("1"), recorded_call("3.0", "go", "begun")]))
+    assert (replayed.made, replayed.note) == (1, "3 not made any more")
+    assert recorded.RAN == []
+
+
+def test_children_of_a_wait_that_had_begun_are_compared() -> None:
+    calls = json.loads(text_of("everything"))["calls"][:1]
+    assert calls[0]["kind"] == "begun"
+    check_history(document(calls, definition="recorded.everything", payload={"order": 7}))
+    with pytest.raises(NonDeterminism, match="now gathers 3 children"):
+        check_history(document(calls, definition="recorded.other_children", payload={"order": 7}))
 
 
 def test_every_history_that_is_kept_is_tried() -> None:
@@ -217,7 +249,7 @@ def test_a_job_of_which_nothing_is_recorded_is_not_run_at_all() -> None:
         recorded.RAN.append("ran")
 
     assert replay_history(document()).recorded == 0
-    check_history(document([recorded_call("1.0", "go", "begun")]))
+    assert replay_history(document([recorded_call("v:change", "change", "version")])).recorded == 0
     assert recorded.RAN == []
 
 
