@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .backoff import Backoff
     from .chunks import ChunkItem
+    from .determinism import Determinism
     from .durable.approvals import Decision, await_for_approval, wait_for_approval
     from .durable.call import acall, call, idempotency_key
     from .durable.context import JobContext
     from .durable.decorator import durable_job
+    from .durable.fork import fork
     from .durable.frames import current_job
     from .durable.gather import agather, gather, threshold
     from .durable.handle import JobHandle, Progress
+    from .durable.history import check_history
     from .durable.job import DurableJob, Invocation, aenqueue, enqueue, enqueue_many, get_job
     from .durable.messages import await_for_event, await_for_message, wait_for_event, wait_for_message
     from .durable.pipeline import Pipeline
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
         CallError,
         ChildFailed,
         DurableJobsError,
+        HistoryUnreadable,
         JobCancelled,
         JobEnded,
         JobFailed,
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from .operations.approvals import approve, pending_approvals, reject
     from .operations.cancel import cancel
     from .operations.events import aemit, emit
+    from .operations.history import export_history
     from .operations.messages import asend_message, send_message
     from .operations.retry import retry
     from .operations.sequences import blocked_by
@@ -66,13 +71,16 @@ __version__ = "0.1.0"
 _HOMES = {
     "backoff": ("Backoff",),
     "chunks": ("ChunkItem",),
+    "determinism": ("Determinism",),
     "durable.approvals": ("Decision", "await_for_approval", "wait_for_approval"),
     "durable.call": ("acall", "call", "idempotency_key"),
     "durable.context": ("JobContext",),
     "durable.decorator": ("durable_job",),
+    "durable.fork": ("fork",),
     "durable.frames": ("current_job",),
     "durable.gather": ("agather", "gather", "threshold"),
     "durable.handle": ("JobHandle", "Progress"),
+    "durable.history": ("check_history",),
     "durable.job": ("DurableJob", "Invocation", "aenqueue", "enqueue", "enqueue_many", "get_job"),
     "durable.messages": ("await_for_event", "await_for_message", "wait_for_event", "wait_for_message"),
     "durable.pipeline": ("Pipeline",),
@@ -91,6 +99,7 @@ _HOMES = {
         "CallError",
         "ChildFailed",
         "DurableJobsError",
+        "HistoryUnreadable",
         "JobCancelled",
         "JobEnded",
         "JobFailed",
@@ -111,6 +120,7 @@ _HOMES = {
     "operations.approvals": ("approve", "pending_approvals", "reject"),
     "operations.cancel": ("cancel",),
     "operations.events": ("aemit", "emit"),
+    "operations.history": ("export_history",),
     "operations.messages": ("asend_message", "send_message"),
     "operations.retry": ("retry",),
     "operations.sequences": ("blocked_by",),
@@ -130,8 +140,10 @@ __all__ = [
     "ChildResult",
     "ChunkItem",
     "Decision",
+    "Determinism",
     "DurableJob",
     "DurableJobsError",
+    "HistoryUnreadable",
     "Invocation",
     "JobCancelled",
     "JobContext",
@@ -175,12 +187,15 @@ __all__ = [
     "blocked_by",
     "call",
     "cancel",
+    "check_history",
     "compensate",
     "current_job",
     "durable_job",
     "emit",
     "enqueue",
     "enqueue_many",
+    "export_history",
+    "fork",
     "gather",
     "get_job",
     "get_version",

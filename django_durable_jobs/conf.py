@@ -20,6 +20,7 @@ from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
 from .backoff import Backoff
+from .determinism import Determinism
 from .rendering import safe_repr
 
 SETTING = "DURABLE_JOBS"
@@ -102,6 +103,10 @@ class Settings:
     traceback_limit: int = field(
         default=64 * 1024, metadata={"help": "Bytes of a stored traceback.", "range": (1024, 16 * 1024**2)}
     )
+    determinism: Determinism = field(
+        default=Determinism.EXPLICIT,
+        metadata={"help": "How strictly jobs that name none are held to their recorded calls."},
+    )
     call_depth: int = field(default=50, metadata={"help": "How deep calls may nest.", "range": (1, 200)})
     child_depth: int = field(default=50, metadata={"help": "How deep jobs may nest by gather().", "range": (1, 1000)})
     gather_limit: int = field(
@@ -173,6 +178,12 @@ def _problem(key: str, value: object) -> str | None:  # noqa: PLR0911 -- one ans
     default = entry.default
     if isinstance(default, bool):
         return None if isinstance(value, bool) else f"must be True or False, not {_shown(value)}."
+    if isinstance(default, Determinism):
+        return (
+            None
+            if value in list(Determinism)
+            else f"must be {' or '.join(map(repr, map(str, Determinism)))}, not {_shown(value)}."
+        )
     if isinstance(default, str):
         pattern = entry.metadata.get("pattern", ".+")
         if isinstance(value, str) and re.fullmatch(pattern, value):
@@ -200,6 +211,8 @@ def _shown(value: object) -> str:
 def _coerced(default: object, value: Any) -> Any:
     if isinstance(default, timedelta) and not isinstance(value, timedelta):
         return timedelta(seconds=value)
+    if isinstance(default, Determinism):
+        return Determinism(value)
     return value
 
 

@@ -19,6 +19,7 @@ from uuid import UUID
 from .backoff import Backoff
 from .chunks import check_chunk, check_chunk_function, check_chunk_timeout, function_of_one, types_of_one
 from .combinations import refuse_combinations
+from .determinism import Determinism
 from .errors import DefinitionError, OptionError, _as_delay
 from .ids import is_job_id
 from .keys import Key, key_rule
@@ -55,6 +56,7 @@ class Options:
     debounce_max: timedelta | None = None
     throttle: timedelta | None = None
     throttle_key: Key | None = None
+    determinism: Determinism | None = None
 
     def changed(self, given: Mapping[str, object]) -> Options:
         """Return a copy with the given options, each checked: ``OptionError`` names value and range."""
@@ -124,6 +126,13 @@ def _check_backoff(value: object) -> Backoff | None:
 
 def _check_delay(value: object) -> timedelta | None:
     return None if value is None else _as_delay(value, "delay")  # type: ignore[arg-type]  # it checks the type
+
+
+def _check_determinism(value: object) -> Determinism | None:
+    if value is None or value in list(Determinism):
+        return None if value is None else Determinism(str(value))
+    names = ", ".join(f"Determinism.{mode.name}" for mode in Determinism)
+    raise OptionError(f"determinism must be one of {names}, not {_shown(value)}.")
 
 
 def check_timeout(value: object, what: str = "timeout") -> timedelta | None:
@@ -198,6 +207,7 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "debounce_max": _length_rule("debounce_max"),
     "throttle": _length_rule("throttle"),
     "throttle_key": key_rule("throttle_key"),
+    "determinism": _check_determinism,
 }
 assert set(_RULES) == {entry.name for entry in fields(Options)}  # noqa: S101 -- a slip of ours, seen at import
 

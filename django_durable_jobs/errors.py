@@ -18,6 +18,7 @@
     ├── OpenTransaction (RuntimeError)     a plain durable call inside ``atomic()``
     ├── BrokenTransaction (RuntimeError)   code ended or broke the transaction that it runs in
     ├── NonDeterminism (RuntimeError)      replay met another call than the recorded one
+    ├── HistoryUnreadable (ValueError)     this is not a recorded history, or one of another version
     ├── TooDeep (RecursionError)           calls or children are nested deeper than the settings allow
     ├── WorkerNameTaken                    a live worker has this id
     ├── JobFailed                          ``result()`` of a job that did not complete
@@ -114,6 +115,10 @@ class BrokenTransaction(DurableJobsError, RuntimeError):
 
 class NonDeterminism(DurableJobsError, RuntimeError):
     """The job's code made another durable call than the one recorded at this place."""
+
+
+class HistoryUnreadable(DurableJobsError, ValueError):
+    """This is not the recorded history of a job."""
 
 
 class TooDeep(DurableJobsError, RecursionError):

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from django_durable_jobs.backoff import Backoff
 from django_durable_jobs.conf import SETTING, Settings
+from django_durable_jobs.determinism import Determinism
 from tests.databases import ROOT
 
 FOLDER: Final = ROOT / "docs" / "reference"
@@ -22,6 +23,7 @@ KIND: Final[dict[type, str]] = {
     int: "whole number",
     timedelta: "seconds, or a `timedelta`",
     Backoff: "`Backoff`",
+    Determinism: ", ".join(f"`{mode.value!r}`" for mode in Determinism) + ", or the member of `Determinism`",
 }
 HEAD: Final = f"""\
 # Settings
@@ -72,6 +74,8 @@ def _section(entry: Field[Any]) -> str:
 def written(value: object) -> str:
     """Return a default as one would write it into the settings."""
     match value:
+        case Determinism():
+            return f"`{value.value!r}`"
         case bool() | str():
             return f"`{value!r}`"
         case int() if value >= 1024 and value % 1024 == 0:

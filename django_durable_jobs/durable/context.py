@@ -6,10 +6,12 @@ import asyncio
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from uuid import UUID
 
 from ..clock import SYSTEM, Clock
+from ..conf import get_settings
+from ..determinism import Determinism
 from ..errors import Interrupted, JobCancelled, LeaseLost, Parking
 from ..ids import idempotency_key
 from ..operations.database import dialect
@@ -91,6 +93,9 @@ class JobContext:
         self.deaf = False
         """Whether orders to cancel are not heeded any more: the job's compensations run."""
 
+    rehearses: ClassVar[bool] = False
+    """Whether this is no attempt of a job, but a recorded history that is checked: nothing is read or stored."""
+
     @property
     def id(self) -> UUID:
         """The job's id."""
@@ -143,13 +148,18 @@ class JobContext:
         """Answer whether a moment of this process's clock has come."""
         return self._clock.monotonic() >= moment
 
+    @property
+    def determinism(self) -> Determinism:
+        """How strictly this job's code is held to its recorded calls."""
+        return self.options.determinism or get_settings().determinism
+
     # History ------------------------------------------------------------------------------------------------
 
     @property
     def history(self) -> History:
         """The recorded calls of this job."""
         if self._history is None:
-            self._history = History(self.row, {})
+            self._history = History(self.row, {}, self.determinism)
         return self._history
 
     @history.setter

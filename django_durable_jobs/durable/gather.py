@@ -82,13 +82,17 @@ def agather(
 
 
 def _gather(point: Point, plan: Plan) -> Results[Any]:
-    stored = point.recorded()
-    if stored is None:
-        stored = _outcome(point, plan)
-    if stored.error is not None:
+    stored = point.recorded(partial(_results, point, plan)) or _outcome(point, plan)
+    results = _results(point, plan, stored)
+    return cast("Results[Any]", point.replayed(stored)) if results is None else results
+
+
+def _results(point: Point, plan: Plan, stored: Stored | None) -> Results[Any] | None:
+    """Read what became of the children; ``None`` for an error or nothing. They must be those that the code asks for."""
+    if stored is None or stored.error is not None:
         if (begun := _begun(point)) is not None:
             _compare(point, plan, begun["children"])
-        return cast("Results[Any]", point.replayed(stored))
+        return None
     outcome = cast("dict[str, Any]", decode(cast("str", stored.result)))
     _compare(point, plan, outcome["children"])
     pairs = zip(plan.invocations, outcome["outcomes"], strict=True)

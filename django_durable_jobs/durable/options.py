@@ -7,6 +7,7 @@ from typing import TypedDict
 from uuid import UUID
 
 from ..backoff import Backoff
+from ..determinism import Determinism
 from ..keys import Key
 
 
@@ -25,6 +26,7 @@ class _Options(TypedDict, total=False):
     debounce_max: timedelta | float | None
     throttle: timedelta | float | None
     throttle_key: Key | None
+    determinism: Determinism
 
 
 class JobOptions(_Options, total=False):

@@ -7,6 +7,7 @@ checkpoint; one that cannot happen yet parks the job: ``Parking`` ends the code,
 from __future__ import annotations
 
 import asyncio
+import logging
 from asyncio import _get_running_loop  # the public one raises when there is none, which costs more than all the rest
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
@@ -20,15 +21,18 @@ from ..faults import fault
 from ..operations.checkpoints import Stored
 from ..operations.connections import opened, transaction_open
 from ..operations.database import dialect
+from ..operations.generations import leave
 from ..operations.steps import once
 from ..serialization import decode, decode_error, encode, encode_error
 from .context import JobContext, Parked
-from .frames import Frame, calling_frame
+from .frames import Frame, calling_frame, fields_of
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from ..dialects.rows import NewCheckpoint
+
+logger = logging.getLogger("django_durable_jobs.jobs")
 
 LONGEST_PATH: Final = 180
 """Characters of the key of a call that makes calls; the column takes 200."""
@@ -62,9 +66,43 @@ class Point:
         """The job whose code this is."""
         return self.frame.job
 
-    def recorded(self) -> Stored | None:
-        """Look for what an earlier attempt has recorded here."""
-        return self.job.history.find(self.key, self.name, self.kind)
+    def recorded(self, check: Callable[[Stored | None], object] | None = None) -> Stored | None:
+        """Look for what an earlier attempt has recorded here.
+
+        ``check`` raises what is wrong with it; called where a history is only checked, as the code may end here then.
+        """
+        return self._find(self.key, self.kind, check)
+
+    def _find(self, key: str, kind: str, check: Callable[[Stored | None], object] | None = None) -> Stored | None:
+        history = self.job.history
+        if self.departs(key, kind) and _get_running_loop() is None:
+            self.begin_generation(key, kind)
+        stored = history.find(key, self.name, kind, task=self.frame.task)
+        if history.watch is not None:
+            if check is not None:
+                check(stored)
+            history.watch(self, key, stored)
+        return stored
+
+    def departs(self, key: str, kind: str) -> bool:
+        """Answer whether the code leaves the recorded way here, and may (``BEST_EFFORT``).
+
+        Not in the branches of an async job, nor beside them: which of them had got how far would be left to chance,
+        and so what a later attempt finds.
+        """
+        if not self.job.history.departs(key, self.name, kind) or self.task is not self.frame.task:
+            return False
+        return all(task.done() for task in list(self.job.tasks or ()))
+
+    def begin_generation(self, key: str, kind: str) -> None:
+        """Leave the recorded way: this call and what comes after it run again, in a new generation of checkpoints."""
+        job, history = self.job, self.job.history
+        calls = history.departure(key, self.name, kind, self.frame.task)
+        fields = fields_of(job.row, job.worker_name)
+        logger.warning("%s; generation %d begins here", calls, job.row.generation + 1, extra=fields)
+        stays = history.what_stays(self.key)
+        job.row, kept = job.recorder.transact(lambda: leave(job.row, stays, heed=not job.deaf))
+        history.go_on_in(job.row, self.key, kept)
 
     def replayed(self, stored: Stored) -> Any:
         """Give back what is recorded; an error that the code caught is raised again."""
@@ -94,7 +132,7 @@ class Point:
         A point that fixes more than one thing tells them apart by ``part``.
         """
         key = f"{self.key}.{BEGUN}{part and f'.{part}'}"
-        stored = self.job.history.find(key, self.name, "begun")
+        stored = self._find(key, "begun")
         if stored is None:
             row = self.job.history.checkpoint(key, self.name, "begun")
             stored = cast("Stored", self._once(row, lambda: stored_form(decide())))

@@ -73,6 +73,8 @@ async def _areport(value: dict[str, Any], frame: Frame) -> None:
 
 
 def _is_due(value: dict[str, Any], frame: Frame) -> bool:
+    if frame.job.rehearses:
+        return False
     before = frame.job.progress_written
     if before is None:
         return True

@@ -55,7 +55,7 @@ Result = TypeVar("Result")
 class Call(Point):
     """One durable call on its way: everything that sync and async calls have in common."""
 
-    __slots__ = ("args", "codec", "function", "inner", "kwargs", "options")
+    __slots__ = ("args", "body", "codec", "function", "inner", "kwargs", "options")
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class Call(Point):
         self.inner = frame.options if inner is None else inner
         self.options = options
         self.args, self.kwargs = args, kwargs
+        self.body: Frame | None = None
         super().__init__(name, "call", frame)
 
     def replayed(self, stored: Stored) -> Any:
@@ -81,8 +82,8 @@ class Call(Point):
     def child(self) -> Frame:
         """Make the frame in which the function runs; each repeat begins to count anew."""
         around = self.frame
-        around.job.history.drop_errors_below(self.key)
-        frame = Frame(around.job, self.inner, self.key, around.depth + 1)
+        around.job.history.note_body_begins(self.key)
+        self.body = frame = Frame(around.job, self.inner, self.key, around.depth + 1)
         frame.deadline = around.deadline
         if self.timeout is not None:
             mine = around.job.after(self.timeout.total_seconds())
@@ -111,6 +112,8 @@ class Call(Point):
         """Put the result into its stored form."""
         if opened():
             refuse_open_transaction(f"{self.name} left a transaction open", "Commit or roll back before it returns.")
+        if self.body is not None:
+            self.job.history.note_returns(self.key, self.body.calls, self.function)
         return self.codec.encode(value, limit=get_settings().result_limit, what=f"result of {self.name}")
 
     def rows(self, text: str) -> list[NewCheckpoint]:
@@ -244,9 +247,18 @@ def helpers_of(job: JobContext) -> Helpers:
     return job.helpers
 
 
+async def recorded_async(one: Call) -> Stored | None:
+    """Look for what is recorded of a call, in the task that awaits it."""
+    one.task = asyncio.current_task()
+    if one.departs(one.key, one.kind):
+        # Leaving the recorded way asks the database: not on the event loop.
+        return await helpers_of(one.job).run(one.recorded)
+    return one.recorded()
+
+
 async def run_async(one: Call) -> Any:
     """Make a call in the task that awaits it."""
-    stored = one.recorded()
+    stored = await recorded_async(one)
     if stored is not None:
         return one.replayed(stored)
     helpers = helpers_of(one.frame.job)

@@ -28,7 +28,7 @@ from ..serialization import Codec
 from .call import call_options
 from .frames import Frame, calling_frame, frames
 from .points import Point, refuse_open_transaction
-from .running import Call, helpers_of, repeated, repeated_async
+from .running import Call, helpers_of, recorded_async, repeated, repeated_async
 
 if TYPE_CHECKING:
     from ..backoff import Backoff
@@ -198,7 +198,7 @@ def _run(one: Step) -> Any:
 
 
 async def _run_async(one: Step) -> Any:
-    stored = one.recorded()
+    stored = await recorded_async(one)
     if stored is not None:
         return one.replayed(stored)
     helpers = helpers_of(one.job)

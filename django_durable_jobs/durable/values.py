@@ -53,10 +53,14 @@ def _name(name: str) -> str:
 
 def _save(name: str, text: str, frame: Frame) -> None:
     job = frame.job
+    if job.rehearses:
+        return
     job.recorder.transact(lambda: save_value(job.row, name, text, heed=not job.deaf))
 
 
 def _load(name: str, default: Any, frame: Frame) -> Any:
     job = frame.job
+    if job.rehearses:
+        return default
     text = job.recorder.transact(lambda: load_value(job.id, name))
     return default if text is None else decode(text)

@@ -32,7 +32,7 @@ from .sequences import advance_after_commit, lined_up
 NOTIFY_PAUSE: Final = 0.005
 """Seconds between two notifications of one queue by one process. A commit that notifies takes a lock of the whole
 server; a worker that was woken looks again after 10 ms, so nothing waits for the notification that was left out."""
-STORED_OPTIONS: Final = ("backoff", "call_retries", "call_backoff", "timeout")
+STORED_OPTIONS: Final = ("backoff", "call_retries", "call_backoff", "timeout", "determinism")
 """Options that the worker needs later; they are stored only where one enqueue differs from the definition."""
 
 _queues_with_row: set[tuple[str, str, str]] = set()
@@ -71,6 +71,12 @@ def enqueue(requests: Sequence[Request]) -> list[UUID]:
     return [job.id for job in jobs]
 
 
+def insert(jobs: list[NewJob]) -> None:
+    """Store jobs that were prepared, in the transaction that is open."""
+    settings = get_settings()
+    _store(jobs, dialect_of(settings.database), settings)
+
+
 def _no_tables(database: str) -> str:
     newest = max(module.name for module in iter_modules(import_module("django_durable_jobs.migrations").__path__))
     return (
@@ -78,6 +84,11 @@ def _no_tables(database: str) -> str:
         f'enqueues needs ("django_durable_jobs", "{newest}") among its dependencies; code that runs when Django '
         "starts, such as AppConfig.ready(), also runs before the first migrate: do not enqueue there."
     )
+
+
+def prepare(requests: Sequence[Request]) -> list[NewJob]:
+    """Check requests as ``enqueue`` does, without any SQL, and return the jobs that they ask for."""
+    return _prepare(requests, get_settings())
 
 
 def _prepare(requests: Sequence[Request], settings: Settings) -> list[NewJob]:

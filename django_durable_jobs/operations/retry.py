@@ -1,8 +1,8 @@
-"""An operator's order to run a job again."""
+"""An operator's order to run a job again. A new job that begins where another one was: ``fork.py``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from django.db.models import F, Q
@@ -12,50 +12,64 @@ from ..conf import get_settings
 from ..errors import JobNotFound, TransitionRefused
 from ..ids import parse_id
 from ..models import Job
+from ..querysets.jobs import JobQuerySet
 from ..states import TRANSITIONS, Status
+from . import generations
 from .compensations import generation_of_a_retry
 from .database import dialect, jobs
 from .sequences import advance_after_commit, line_up_again
 from .transition import move
 
-if TYPE_CHECKING:
-    from ..querysets.jobs import JobQuerySet
 
-
-def retry(job: Job | UUID | str) -> None:
+def retry(job: Job | UUID | str, *, from_call: str | int | None = None) -> None:
     """Put a failed, cancelled, expired or retrying job back into its queue, now.
 
     It gets at least one more attempt; its checkpoints and its history of attempts stay. But a job whose compensations
     have run begins anew, in a new generation without checkpoints; one whose compensations have not all run goes on
-    with these. An ended job of a sequence waits for its turn: it is the next after the one that is under way. Raises
-    ``JobNotFound``, or ``TransitionRefused`` when its status does not allow it.
+    with these. An ended job of a sequence waits for its turn: it is the next after the one that is under way.
+
+    With ``from_call`` (``"3"``, ``"3.1"``) that call and everything after it runs again: a new generation of
+    checkpoints begins there, the old one is kept as history; messages that those calls had received can be received
+    again, their open children are cancelled. Raises ``JobNotFound``, ``TransitionRefused`` when its status does not
+    allow it, and ``OptionError`` for a call that it has not come to; then nothing has changed.
     """
     job_id = job.id if isinstance(job, Job) else parse_id(job)
     if job_id is None:
         raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
     this = jobs().filter(id=job_id)
-    anew: dict[str, Any] = {
-        "run_at": None,
-        "rescues": 0,
-        "cancel_requested_at": None,
-        "generation": generation_of_a_retry(),
-        "max_attempts": Greatest(F("max_attempts"), F("attempt") + 1),
-    }
-    moved = dialect().in_own_transaction(lambda: _move(this, anew))
+    moved = dialect().in_own_transaction(lambda: _retry(this, from_call))
     row = this.values_list("status", "queue", "sequence_key").first()
     if row is None:
         raise JobNotFound(f"There is no job {job_id}.")
     status, queue, sequence_key = row
     if not moved:
         allowed = ", ".join(sorted(TRANSITIONS["retry"].sources))
-        raise TransitionRefused(f"Job {job_id} is {status}: only a job that is {allowed} can be retried.")
+        instead = "" if from_call is None else " fork() makes a new job that goes on from a call of this one."
+        raise TransitionRefused(f"Job {job_id} is {status}: only a job that is {allowed} can be retried.{instead}")
     if sequence_key is not None:
         advance_after_commit([sequence_key])
     if get_settings().notify:
         dialect().notify([queue])
 
 
-def _move(this: JobQuerySet, anew: dict[str, Any]) -> int:
+def _retry(this: JobQuerySet, from_call: str | int | None) -> int:
+    generation: Any = generation_of_a_retry()
+    if from_call is not None:
+        # Locked before its checkpoints are read: it cannot be claimed or deleted meanwhile.
+        may = this.in_status(*TRANSITIONS["retry"].sources).select_for_update()
+        found = may.values_list("id", "generation").first()
+        if found is None:
+            return 0
+        job_id, present = found
+        generations.begin(job_id, present, generations.before(generations.check_call(from_call, job_id, present)))
+        generation = present + 1
+    anew: dict[str, Any] = {
+        "run_at": None,
+        "rescues": 0,
+        "cancel_requested_at": None,
+        "generation": generation,
+        "max_attempts": Greatest(F("max_attempts"), F("attempt") + 1),
+    }
     # One that backs off is at the front of its sequence and may go on; one that has ended is not.
     free = Q(sequence_key=None) | Q(status=Status.RETRYING.value)
     return move("retry", this.filter(free), **anew) or line_up_again(this, **anew)

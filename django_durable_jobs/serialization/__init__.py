@@ -18,7 +18,7 @@ from django_durable_jobs.rendering import format_traceback, safe_repr, safe_str
 from .arguments import ArgumentCodec
 from .codec import Codec
 from .failures import decode_error, encode_error
-from .reading import decode
+from .reading import decode, parse
 from .values import MAX_DEPTH, encode
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "encode",
     "encode_error",
     "format_traceback",
+    "parse",
     "safe_repr",
     "safe_str",
 ]

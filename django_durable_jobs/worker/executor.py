@@ -109,7 +109,7 @@ class Executor:
         outcome: Outcome = Released()
         try:
             if job.token > 1:
-                context.history = self._history(job)
+                context.history = self._history(context)
             if not context.is_being_undone:
                 outcome = self._body(prepared, frame)
         except BaseException as error:  # noqa: BLE001 -- SystemExit and the like of a job end the job, not the worker
@@ -130,7 +130,7 @@ class Executor:
             value = async_to_sync(_awaited)(value)
         fault("after-body")
         history = context.history_if_used
-        if history is not None and (caught := _caught_by_returning(frame, history)):
+        if history is not None and (caught := _caught_by_returning(frame, history, prepared.definition)):
             self._recorder.record(caught)
         return self._returned(prepared, value)
 
@@ -160,7 +160,7 @@ class Executor:
         outcome: Outcome = Released()
         try:
             if job.token > 1:
-                context.history = await self._helpers.run(lambda: self._history(job))
+                context.history = await self._helpers.run(lambda: self._history(context))
             if not context.is_being_undone:
                 outcome = await self._body_async(prepared, frame)
         except BaseException as error:  # noqa: BLE001 -- as above
@@ -186,13 +186,14 @@ class Executor:
         value = await timed(prepared)
         fault("after-body")
         history = context.history_if_used
-        if history is not None and (caught := _caught_by_returning(frame, history)):
+        if history is not None and (caught := _caught_by_returning(frame, history, prepared.definition)):
             await self._helpers.record(caught)
         return self._returned(prepared, value)
 
-    def _history(self, job: Claimed) -> History:
+    def _history(self, context: JobContext) -> History:
         # Before the job's code runs: afterwards the thread's connection may be set to another schema.
-        return History(job, self._steady.load(job.id, job.generation))
+        job = context.row
+        return History(job, self._steady.load(job.id, job.generation), context.determinism)
 
     def definition_of(self, job: Claimed) -> Definition | None:
         """Return what the job runs; ``None`` for a name that is not known here."""
@@ -276,11 +277,12 @@ class Prepared:
         self.context = context
 
 
-def _caught_by_returning(frame: Frame, history: History) -> list[NewCheckpoint]:
+def _caught_by_returning(frame: Frame, history: History, definition: Definition) -> list[NewCheckpoint]:
     # Code that swallowed a wait has not come to its end; that its time is over does not matter any more.
     frame.deadline = None
     frame.check_parkings()
     history.note_job_returns()
+    history.note_returns(frame.path, frame.calls, definition.function)
     return history.take_caught()
 
 

@@ -20,6 +20,7 @@ from tests.docs.facts.markdown_tables import code, listed, markdown_table, prose
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Define": ("durable_job", "DurableJob", "Backoff"),
     "Enqueue": ("enqueue", "aenqueue", "enqueue_many", "get_job", "new_job_id"),
+    "Change code, run again": ("Determinism", "fork", "export_history", "check_history"),
     "Look at jobs": ("JobHandle", "Status", "retry", "cancel", "blocked_by"),
     "Inside a job": ("call", "acall", "current_job", "JobContext", "NoRetry", "RetryAfter", "Snooze"),
     "Many jobs in one call": ("ChunkItem",),
@@ -50,6 +51,7 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "delay": ("how long after the enqueue the job is due, `timedelta` or seconds", "at once"),
     "run_at": ("the moment when it is due, an aware `datetime`", "at once"),
     "timeout": ("how long an attempt may take, `timedelta` or seconds; asked for at its durable calls", "no limit"),
+    "determinism": ("what happens when the code does not make its recorded calls", "`DETERMINISM`"),
     "id": ("a `UUID` from `new_job_id()`: the same enqueue repeated finds the first job", "a new one"),
     "sequence_key": (
         "a `str`, or a function of the arguments: jobs with one key run one at a time, in the order of their enqueue",
