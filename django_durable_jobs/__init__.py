@@ -10,22 +10,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backoff import Backoff
+    from .durable.approvals import Decision, await_for_approval, wait_for_approval
     from .durable.call import acall, call, idempotency_key
     from .durable.context import JobContext
     from .durable.decorator import durable_job
     from .durable.frames import current_job
+    from .durable.gather import agather, gather, threshold
     from .durable.handle import JobHandle, Progress
-    from .durable.job import DurableJob, aenqueue, enqueue, enqueue_many, get_job
+    from .durable.job import DurableJob, Invocation, aenqueue, enqueue, enqueue_many, get_job
+    from .durable.messages import await_for_event, await_for_message, wait_for_event, wait_for_message
     from .durable.progress import aprogress, progress
+    from .durable.results import ChildResult, Results
     from .durable.steps import AtomicStep, atomic_step
     from .durable.timers import asleep, asleep_until, sleep, sleep_until
     from .durable.values import aload_checkpoint, asave_checkpoint, load_checkpoint, save_checkpoint
     from .durable.versions import aget_version, apatched, get_version, patched
     from .errors import (
+        ApprovalDecided,
+        ApprovalExpired,
+        ApprovalNotFound,
         ArgumentError,
         CallError,
+        ChildFailed,
         DurableJobsError,
         JobCancelled,
+        JobEnded,
         JobFailed,
         JobNotFound,
         LeaseLost,
@@ -40,7 +49,10 @@ if TYPE_CHECKING:
         UnknownDefinition,
     )
     from .ids import new_job_id
+    from .operations.approvals import approve, pending_approvals, reject
     from .operations.cancel import cancel
+    from .operations.events import aemit, emit
+    from .operations.messages import asend_message, send_message
     from .operations.retry import retry
     from .states import Status
 
@@ -48,22 +60,31 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "backoff": ("Backoff",),
+    "durable.approvals": ("Decision", "await_for_approval", "wait_for_approval"),
     "durable.call": ("acall", "call", "idempotency_key"),
     "durable.context": ("JobContext",),
-    "durable.frames": ("current_job",),
     "durable.decorator": ("durable_job",),
+    "durable.frames": ("current_job",),
+    "durable.gather": ("agather", "gather", "threshold"),
     "durable.handle": ("JobHandle", "Progress"),
-    "durable.job": ("DurableJob", "aenqueue", "enqueue", "enqueue_many", "get_job"),
+    "durable.job": ("DurableJob", "Invocation", "aenqueue", "enqueue", "enqueue_many", "get_job"),
+    "durable.messages": ("await_for_event", "await_for_message", "wait_for_event", "wait_for_message"),
     "durable.progress": ("aprogress", "progress"),
+    "durable.results": ("ChildResult", "Results"),
     "durable.steps": ("AtomicStep", "atomic_step"),
     "durable.timers": ("asleep", "asleep_until", "sleep", "sleep_until"),
     "durable.values": ("aload_checkpoint", "asave_checkpoint", "load_checkpoint", "save_checkpoint"),
     "durable.versions": ("aget_version", "apatched", "get_version", "patched"),
     "errors": (
+        "ApprovalDecided",
+        "ApprovalExpired",
+        "ApprovalNotFound",
         "ArgumentError",
         "CallError",
+        "ChildFailed",
         "DurableJobsError",
         "JobCancelled",
+        "JobEnded",
         "JobFailed",
         "JobNotFound",
         "LeaseLost",
@@ -78,21 +99,32 @@ _HOMES = {
         "UnknownDefinition",
     ),
     "ids": ("new_job_id",),
+    "operations.approvals": ("approve", "pending_approvals", "reject"),
     "operations.cancel": ("cancel",),
+    "operations.events": ("aemit", "emit"),
+    "operations.messages": ("asend_message", "send_message"),
     "operations.retry": ("retry",),
     "states": ("Status",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ApprovalDecided",
+    "ApprovalExpired",
+    "ApprovalNotFound",
     "ArgumentError",
     "AtomicStep",
     "Backoff",
     "CallError",
+    "ChildFailed",
+    "ChildResult",
+    "Decision",
     "DurableJob",
     "DurableJobsError",
+    "Invocation",
     "JobCancelled",
     "JobContext",
+    "JobEnded",
     "JobFailed",
     "JobHandle",
     "JobNotFound",
@@ -101,6 +133,7 @@ __all__ = [
     "NonDeterminism",
     "OptionError",
     "Progress",
+    "Results",
     "RetryAfter",
     "SerializationError",
     "Snooze",
@@ -109,32 +142,48 @@ __all__ = [
     "TransitionRefused",
     "UnknownDefinition",
     "acall",
+    "aemit",
     "aenqueue",
+    "agather",
     "aget_version",
     "aload_checkpoint",
     "apatched",
+    "approve",
     "aprogress",
     "asave_checkpoint",
+    "asend_message",
     "asleep",
     "asleep_until",
     "atomic_step",
+    "await_for_approval",
+    "await_for_event",
+    "await_for_message",
     "call",
     "cancel",
     "current_job",
     "durable_job",
+    "emit",
     "enqueue",
     "enqueue_many",
+    "gather",
     "get_job",
     "get_version",
     "idempotency_key",
     "load_checkpoint",
     "new_job_id",
     "patched",
+    "pending_approvals",
     "progress",
+    "reject",
     "retry",
     "save_checkpoint",
+    "send_message",
     "sleep",
     "sleep_until",
+    "threshold",
+    "wait_for_approval",
+    "wait_for_event",
+    "wait_for_message",
 ]
 
 

@@ -10,10 +10,15 @@
     ├── UnknownDefinition (LookupError)    no durable job has this name
     ├── JobNotFound (LookupError)          no such job
     ├── TransitionRefused                  the job's status does not allow this order
+    │   └── JobEnded                       what is sent to the job cannot reach it any more
+    ├── ApprovalNotFound (LookupError)     no such approval
+    ├── ApprovalDecided                    somebody has decided this approval already
+    ├── ApprovalExpired                    the job does not wait for this decision any more
     ├── NotInJob (RuntimeError)            a durable call outside a running job
     ├── OpenTransaction (RuntimeError)     a plain durable call inside ``atomic()``
     ├── BrokenTransaction (RuntimeError)   code ended or broke the transaction that it runs in
     ├── NonDeterminism (RuntimeError)      replay met another call than the recorded one
+    ├── TooDeep (RecursionError)           calls or children are nested deeper than the settings allow
     ├── WorkerNameTaken                    a live worker has this id
     ├── JobFailed                          ``result()`` of a job that did not complete
     │   └── ChildFailed                    children of a ``gather()`` ended without a result
@@ -75,6 +80,22 @@ class TransitionRefused(DurableJobsError):
     """The status of the job does not allow this order."""
 
 
+class JobEnded(TransitionRefused):
+    """The job has ended: nothing that is sent to it reaches it any more."""
+
+
+class ApprovalNotFound(DurableJobsError, LookupError):
+    """There is no such approval."""
+
+
+class ApprovalDecided(DurableJobsError):
+    """This approval is decided already; a decision is never changed."""
+
+
+class ApprovalExpired(DurableJobsError):
+    """The job does not wait for this decision any more."""
+
+
 class NotInJob(DurableJobsError, RuntimeError):
     """This works inside a running durable job only."""
 
@@ -92,6 +113,10 @@ class BrokenTransaction(DurableJobsError, RuntimeError):
 
 class NonDeterminism(DurableJobsError, RuntimeError):
     """The job's code made another durable call than the one recorded at this place."""
+
+
+class TooDeep(DurableJobsError, RecursionError):
+    """Durable calls or children are nested deeper than the settings allow."""
 
 
 class WorkerNameTaken(DurableJobsError):

@@ -18,11 +18,16 @@ POINTS: Final = frozenset(
         "after-finish",
         "before-checkpoint",
         "after-checkpoint",
+        "before-step",
+        "after-step",
         "before-commit",
         "after-commit",
         "before-rescue",
+        "before-wake",
         "before-worker-begins",
         "enqueued",
+        "parked",
+        "before-announce",
     }
 )
 

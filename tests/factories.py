@@ -16,7 +16,17 @@ from django.db.models import Model
 
 from django_durable_jobs.dialects.now import DatabaseNow
 from django_durable_jobs.dialects.rows import Claim, Claimed, NewCheckpoint, Want
-from django_durable_jobs.models import Attempt, Checkpoint, Job, Worker
+from django_durable_jobs.models import (
+    Approval,
+    Attempt,
+    Checkpoint,
+    EventWait,
+    ExecutionReport,
+    Job,
+    Message,
+    NamedValue,
+    Worker,
+)
 from django_durable_jobs.operations.claim import claim
 from django_durable_jobs.states import FINAL, Status
 
@@ -83,6 +93,22 @@ def make_attempt(job: Job, number: int = 1, **columns: Any) -> Attempt:
     """Store an unsuccessful attempt of a job."""
     given = {"end": "failed", "error": "ValueError: no", "started_at": DatabaseNow(), "finished_at": DatabaseNow()}
     return _fresh(Attempt, Attempt.objects.create(job=job, number=number, **{**given, **columns}).pk)
+
+
+def make_belongings(job: Job) -> list[Any]:
+    """Store a row for a job in every table whose rows belong to one; a table that is forgotten here is noticed."""
+    made: list[Model] = [
+        make_checkpoint(job),
+        make_attempt(job),
+        Message.objects.create(job=job, name="go", payload="1"),
+        EventWait.objects.create(job=job, key="2", name="go"),
+        Approval.objects.create(job=job, key="3", title="Ship it"),
+        NamedValue.objects.create(job=job, name="cursor", value="1"),
+        ExecutionReport.objects.create(job=job, outcome="completed", tasks="[]"),
+    ]
+    tables = {relation.related_model for relation in Job._meta.related_objects} - {Job}
+    assert {type(one) for one in made} == tables
+    return made
 
 
 def claim_of(

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from ..conf import get_settings
 from ..definitions import check_timeout
-from ..errors import NonDeterminism, NotInJob, OpenTransaction, Parking
+from ..errors import NotInJob, OpenTransaction, Parking, TooDeep
+from ..faults import fault
 from ..operations.checkpoints import Stored
 from ..operations.connections import opened, transaction_open
 from ..operations.database import dialect
@@ -51,7 +52,7 @@ class Point:
         if opened():
             refuse_open_transaction(f"{kind}({name}) was made inside a transaction", "Leave it first.")
         if frame.depth >= get_settings().call_depth or len(frame.path) > LONGEST_PATH:
-            raise NonDeterminism(f"Calls are nested deeper than {frame.depth} levels: {name} at {frame.path}.")
+            raise TooDeep(f"Calls are nested deeper than {frame.depth} levels: {name} at {frame.path}.")
         frame.job.history.note_call_begins(frame.path, frame.task)
         self.key = frame.next_key()
         self.task = frame.task
@@ -87,9 +88,12 @@ class Point:
         history.note_stored(rows)
         return Stored(self.name, self.kind, result, None)
 
-    def begun(self, decide: Callable[[], Any]) -> Any:
-        """Return what was fixed when this point was first reached; ``decide`` says it in the first attempt."""
-        key = f"{self.key}.{BEGUN}"
+    def begun(self, decide: Callable[[], Any], part: str = "") -> Any:
+        """Return what was fixed when this point was first reached; ``decide`` says it in the first attempt.
+
+        A point that fixes more than one thing tells them apart by ``part``.
+        """
+        key = f"{self.key}.{BEGUN}{part and f'.{part}'}"
         stored = self.job.history.find(key, self.name, "begun")
         if stored is None:
             row = self.job.history.checkpoint(key, self.name, "begun")
@@ -123,7 +127,9 @@ class Point:
         job, history = self.job, self.job.history
         before = history.take_caught()
         try:
+            fault("before-step")
             stored = job.recorder.transact(lambda: once(job.row, row, decide, before=before, heed=not job.deaf))
+            fault("after-step")
         except BaseException:
             history.note_refused([*before, row])
             raise

@@ -3,6 +3,7 @@
 from .approval import Approval
 from .attempt import Attempt
 from .checkpoint import Checkpoint
+from .event_wait import EventWait
 from .job import Job
 from .message import Message
 from .named_value import NamedValue
@@ -14,6 +15,7 @@ __all__ = [
     "Approval",
     "Attempt",
     "Checkpoint",
+    "EventWait",
     "ExecutionReport",
     "Job",
     "Message",

@@ -12,9 +12,9 @@ from ..rendering import visible
 
 
 class Approval(models.Model):
-    """A question of a job to a person: approved or rejected, once, with a comment."""
+    """A question of a job to a person: approved or rejected, once, with a comment; or its time was over before."""
 
-    DECISIONS: ClassVar = [("approved", _("approved")), ("rejected", _("rejected"))]
+    DECISIONS: ClassVar = [("approved", _("approved")), ("rejected", _("rejected")), ("expired", _("expired"))]
 
     id = models.BigAutoField(primary_key=True)
     job = models.ForeignKey(

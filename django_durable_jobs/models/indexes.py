@@ -51,3 +51,21 @@ class PresentIndex(models.Index):
         condition = models.Q(**{f"{self.fields[0]}__isnull": False}) if partial else None
         plain = models.Index(fields=self.fields, name=self.name, condition=condition)
         return plain.create_sql(model, schema_editor, using=using, **kwargs)
+
+
+class UnannouncedIndex(models.Index):
+    """Index the events that jobs may not have been told of: rows without ``job`` and ``consumed_at``, very few.
+
+    Where indexes cannot be partial, it leads with both and finds the same rows.
+    """
+
+    def create_sql(
+        self, model: type[models.Model], schema_editor: BaseDatabaseSchemaEditor, using: str = "", **kwargs: Any
+    ) -> Any:
+        """Write the index in the form that the database has."""
+        if schema_editor.connection.features.supports_partial_indexes:
+            condition = models.Q(job__isnull=True, consumed_at__isnull=True)
+            plain = models.Index(fields=self.fields, name=self.name, condition=condition)
+        else:
+            plain = models.Index(fields=["job", "consumed_at", *self.fields], name=self.name)
+        return plain.create_sql(model, schema_editor, using=using, **kwargs)

@@ -10,13 +10,14 @@ from django.utils.translation import gettext_lazy as _
 
 from ..rendering import visible
 from .fields import NameField
+from .indexes import UnannouncedIndex
 
 
 class Message(models.Model):
     """A message to one job, or an event (no job), which any number of jobs may read.
 
     A message is consumed once, in one transaction with the checkpoint that holds it: ``consumed_key`` is the call.
-    Events are never consumed.
+    An event is consumed by nobody: its ``consumed_at`` says since when all jobs that waited for it have been told.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -44,6 +45,7 @@ class Message(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["job", "name", "id"], name="ddj_message_inbox"),
             models.Index(fields=["name", "event_key", "id"], name="ddj_message_event"),
+            UnannouncedIndex(fields=["id"], name="ddj_message_unannounced"),
         ]
 
     def __str__(self) -> str:

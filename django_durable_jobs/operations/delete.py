@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
 from uuid import UUID
 
 from ..errors import JobNotFound, TransitionRefused
 from ..ids import parse_id
-from ..models import Attempt, Checkpoint, Job, NamedValue
+from ..models import Approval, Attempt, Checkpoint, EventWait, ExecutionReport, Job, Message, NamedValue
 from ..states import Status
+from .children import refuse_to_delete
 from .database import alias, dialect, jobs
+
+BELONGINGS: Final = (Checkpoint, Attempt, Message, EventWait, Approval, NamedValue, ExecutionReport)
+"""Tables whose rows belong to a job. No constraint of the database would miss the job."""
 
 
 def delete(job: Job | UUID | str) -> None:
-    """Delete a job, its attempts, checkpoints and named values; a worker that holds it keeps it from being deleted.
+    """Delete a job with all that belongs to it; a worker that holds it keeps it from being deleted.
 
-    Raises ``JobNotFound``, or ``TransitionRefused`` for a running job.
+    Raises ``JobNotFound``, or ``TransitionRefused`` for a running job, a child of a job that has not ended, and a job
+    with children that have not. Children that have ended stay when their parent is deleted.
     """
     job_id = job.id if isinstance(job, Job) else parse_id(job)
     status = None if job_id is None else dialect().in_own_transaction(lambda: _delete(job_id))
@@ -30,8 +37,13 @@ def _delete(job_id: UUID) -> str | None:
     this = jobs().filter(id=job_id)
     status = this.select_for_update().values_list("status", flat=True).first()
     if status is not None and status != Status.RUNNING:
-        Checkpoint.objects.using(alias()).filter(job_id=job_id)._raw_delete(alias())
-        Attempt.objects.using(alias()).filter(job_id=job_id)._raw_delete(alias())
-        NamedValue.objects.using(alias()).filter(job_id=job_id)._raw_delete(alias())
-        this._raw_delete(alias())
+        refuse_to_delete(job_id)
+        erase([job_id])
     return status
+
+
+def erase(ids: Sequence[UUID]) -> None:
+    """Delete the rows of these jobs and of all that belongs to them; the caller has locked them."""
+    for table in BELONGINGS:
+        table.objects.using(alias()).filter(job_id__in=ids)._raw_delete(alias())
+    jobs().filter(id__in=ids)._raw_delete(alias())

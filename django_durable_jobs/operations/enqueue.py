@@ -76,6 +76,17 @@ def _no_tables(database: str) -> str:
     )
 
 
+def prepare(requests: Sequence[Request]) -> list[NewJob]:
+    """Check requests as ``enqueue`` does, without any SQL, and return the jobs that they ask for."""
+    return _prepare(requests, get_settings())
+
+
+def insert(jobs: list[NewJob]) -> None:
+    """Store jobs that were prepared, in the transaction that is open."""
+    settings = get_settings()
+    _store(jobs, dialect_of(settings.database), settings)
+
+
 def _prepare(requests: Sequence[Request], settings: Settings) -> list[NewJob]:
     jobs = []
     for index, request in enumerate(requests):

@@ -16,9 +16,11 @@ from django.db.models import Q
 from ..conf import get_settings
 from ..dialects.now import DatabaseNow
 from ..ids import lowest_id_at
-from ..models import Attempt, Checkpoint, NamedValue, Worker
+from ..models import Message, Worker
 from ..states import FINAL, Status
+from .children import still_needed
 from .database import alias, dialect, jobs
+from .delete import erase
 
 WINDOW: Final = 1000
 WORKERS_KEPT: Final = timedelta(days=1)
@@ -54,11 +56,10 @@ def _delete(ids: Sequence[UUID]) -> int:
         .select_for_update(skip_locked=dialect().has_skip_locked)
         .values_list("id", flat=True)
     )
+    if past and (needed := still_needed(past)):
+        past = [job_id for job_id in past if job_id not in needed]
     if past:
-        Checkpoint.objects.using(alias()).filter(job_id__in=past)._raw_delete(alias())
-        Attempt.objects.using(alias()).filter(job_id__in=past)._raw_delete(alias())
-        NamedValue.objects.using(alias()).filter(job_id__in=past)._raw_delete(alias())
-        jobs().filter(id__in=past)._raw_delete(alias())
+        erase(past)
     return len(past)
 
 
@@ -69,3 +70,16 @@ def prune_workers() -> int:
     )
     holding = jobs().running().values("worker_id")
     return old.exclude(id__in=holding).delete()[0]
+
+
+def prune_events() -> bool:
+    """Delete up to 1,000 events past their retention, the oldest; answer whether there may be more of them."""
+    kept = get_settings().retention_events
+    # By id, as that is the order in which they came: those that are kept are not looked at.
+    events = Message.objects.using(alias()).filter(job=None).order_by("id")
+    rows = list(events.values_list("id", "created_at")[:WINDOW])
+    before = dialect().now() - kept
+    past = [number for number, created in rows if created < before]
+    if past:
+        events.order_by().filter(id__in=past)._raw_delete(alias())
+    return len(past) == WINDOW

@@ -21,18 +21,24 @@ from ..faults import fault
 from ..models import Attempt, Job, Worker
 from .database import alias, dialect, jobs
 from .transition import move
+from .wake import Group, wake_waiting
 
 BATCH: Final = 200
+NEEDED: Final = (
+    *("id", "definition", "queue", "worker_id", "token", "attempt", "max_attempts", "rescues", "started_at"),
+    *("parent_id", "parent_call"),
+)
 
 
 class GivenUp(NamedTuple):
-    """A job that failed with its worker, as the log tells it."""
+    """A job that failed with its worker, as the log tells it, and whose child it was."""
 
     id: UUID
     definition: str
     attempt: int
     queue: str
     worker_name: str
+    group: Group | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +51,15 @@ class Rescued:
 
 def rescue() -> Rescued:
     """Take back up to 200 jobs whose lease is over. Any number of workers may do this at once."""
-    return dialect().in_own_transaction(_rescue)
+    result = dialect().in_own_transaction(_rescue)
+    if groups := {job.group for job in result.failed if job.group is not None}:
+        wake_waiting(groups)
+    return result
 
 
 def _rescue() -> Rescued:
     gone = list(
-        jobs()
-        .abandoned()
-        .order_by("id")
-        .select_for_update(skip_locked=dialect().has_skip_locked)
-        .only("id", "definition", "queue", "worker_id", "token", "attempt", "max_attempts", "rescues", "started_at")[
-            :BATCH
-        ]
+        jobs().abandoned().order_by("id").select_for_update(skip_locked=dialect().has_skip_locked).only(*NEEDED)[:BATCH]
     )
     fault("before-rescue")
     result = Rescued([], [])
@@ -91,10 +94,14 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, result: Rescued) -> N
     if not move("give_up" if used_up else "rescue", this, rescues=F("rescues") + 1, last_error=error):
         return
     if used_up:
-        result.failed.append(GivenUp(job.id, job.definition, job.attempt, job.queue, worker_name))
+        result.failed.append(GivenUp(job.id, job.definition, job.attempt, job.queue, worker_name, _group(job)))
     else:
         result.returned.append(job.id)
     _record(job, error, worker_name)
+
+
+def _group(job: Job) -> Group | None:
+    return None if job.parent_id is None else (job.parent_id, job.parent_call)
 
 
 def _record(job: Job, error: str, worker_name: str) -> None:

@@ -21,6 +21,7 @@ from ..faults import fault
 from ..operations.database import dialect, jobs
 from ..operations.finish import Ending, finish
 from ..operations.leases import release_unknown
+from ..operations.queues import queue_names
 from ..outcomes import BackedOff, Failed, Failure, Lost, Outcome, Parked, Released, Snoozed
 from ..rendering import safe_str
 from .executor import Executor
@@ -241,6 +242,10 @@ class Dispatcher:
         return self._options.max_jobs is not None and self._claimed >= self._options.max_jobs
 
     def _anything_left(self) -> bool:
+        if self._options.queues is None:
+            # A job that was just run may have been the first to use a queue.
+            for name in queue_names():
+                self.serve(name, self._options.concurrency)
         here = jobs().on_queues(self._lanes)
         if self._options.alone:
             return here.pending().filter(rescues__gt=0).exists()

@@ -6,7 +6,7 @@ import logging
 from typing import Final
 from uuid import UUID
 
-from ..operations.prune import prune, prune_workers
+from ..operations.prune import prune, prune_events, prune_workers
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ class Pruner:
         if deleted:
             logger.info("%d finished jobs were deleted by retention", deleted)
         if self._after is not None:
+            return BETWEEN_WINDOWS
+        if prune_events():
             return BETWEEN_WINDOWS
         prune_workers()
         return BETWEEN_ROUNDS

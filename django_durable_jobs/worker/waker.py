@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..operations.events import announce_forgotten
 from ..operations.wake import wake_forgotten
 from .options import WorkerOptions
 
@@ -19,8 +20,8 @@ class Waker:
         self._woken = woken
 
     def run_once(self) -> float:
-        """Wake up to 200 jobs; come back after the rescue interval."""
-        if wake_forgotten():
+        """Wake up to 200 jobs, and those that wait for an event; come back after the rescue interval."""
+        if wake_forgotten() + announce_forgotten():
             self._woken()
             return 0.0
         return self._options.rescue_interval.total_seconds()

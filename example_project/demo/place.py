@@ -17,7 +17,7 @@ from django.conf import settings
 from django.core.checks import ERROR, run_checks
 from django.core.management import call_command
 from django.db import connections
-from stdlib_index.jobs import QUEUE, index_package, write_report
+from stdlib_index.jobs import QUEUE, index_library, index_package
 from stdlib_index.models import Run
 
 from demo.errors import DemoError, first_line
@@ -107,7 +107,7 @@ def prepare_database() -> int:
         if problem.level >= ERROR:
             raise DemoError(f"The database cannot be used: {problem.msg} {problem.hint or ''}")
     Run.objects.all().delete()
-    jobs = Job.objects.filter(queue=QUEUE, definition__in=[index_package.name, write_report.name])
+    jobs = Job.objects.filter(queue=QUEUE, definition__in=[index_library.name, index_package.name])
     count = jobs.count()
     jobs.delete()
     return count

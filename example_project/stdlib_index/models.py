@@ -7,15 +7,12 @@ from typing import ClassVar
 from django.db import models
 from django.db.models.functions import Now
 
-from django_durable_jobs import new_job_id
-
 
 class Run(models.Model):
     """One indexing of one standard library."""
 
     python = models.CharField(max_length=100)
     folder = models.CharField(max_length=1000)
-    report_job = models.UUIDField(default=new_job_id, help_text="The id that this run's report job has, or will have.")
     started_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:

@@ -12,11 +12,11 @@ from django.test import override_settings
 from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.dialects.now import DatabaseNow
 from django_durable_jobs.ids import lowest_id_at
-from django_durable_jobs.models import Attempt, Checkpoint, Job, Worker
+from django_durable_jobs.models import Job, Message, Worker
 from django_durable_jobs.operations import prune as pruning
 from django_durable_jobs.operations.prune import prune, prune_workers
 from django_durable_jobs.states import FINAL, Status
-from tests.factories import make_attempt, make_checkpoint, make_job, make_worker
+from tests.factories import make_belongings, make_job, make_worker
 
 pytestmark = pytest.mark.django_db
 
@@ -79,14 +79,14 @@ def test_retention_follows_the_settings(dialect: Dialect) -> None:
     assert Job.objects.get().status == "failed"
 
 
-def test_checkpoints_and_attempts_go_with_their_job_and_no_others(dialect: Dialect) -> None:
+def test_all_that_belongs_to_a_job_goes_with_it_and_nothing_else(dialect: Dialect) -> None:
     gone, stays = old_job(dialect, "failed", days=31), old_job(dialect, "failed", days=1)
-    for job in (gone, stays):
-        make_checkpoint(job)
-        make_attempt(job)
+    made = [row for job in (gone, stays) for row in make_belongings(job)]
+    event = Message.objects.create(name="go", payload="1")
     assert prune_all() == 1
-    assert [row.job_id for row in Checkpoint.objects.all()] == [stays.id]
-    assert [row.job_id for row in Attempt.objects.all()] == [stays.id]
+    for table in {type(row) for row in made} - {Message}:
+        assert [row.job_id for row in table._default_manager.all()] == [stays.id], table
+    assert set(Message.objects.values_list("job_id", "id")) == {(stays.id, stays.messages.get().id), (None, event.id)}
 
 
 def test_the_pruner_walks_in_windows_and_says_when_it_is_through(

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_type
 
-from django_durable_jobs import JobHandle, Progress, acall, atomic_step, call, durable_job, get_version, patched
+from django_durable_jobs import (
+    JobHandle,
+    Progress,
+    Results,
+    acall,
+    agather,
+    atomic_step,
+    call,
+    durable_job,
+    gather,
+    get_version,
+    patched,
+    threshold,
+)
 from django_durable_jobs.durable.job import Invocation
 
 if TYPE_CHECKING:
@@ -52,6 +65,12 @@ if TYPE_CHECKING:
     assert_type(add.enqueue_many([add.s(1), (2,), {"a": 3}]), list[JobHandle[int]])
     assert_type(name_of.s(1), Invocation[str])
     assert_type(fetch.enqueue("x"), JobHandle[bytes])
+    assert_type(gather(add.s(1), add.s(2)), Results[int])
+    assert_type(gather(*(name_of.s(n) for n in range(3)), strategy=threshold(0.5)).values(), list[str])
+    assert_type([one.value for one in gather(fetch.s("x"), strategy="collect_all").failures()], list[bytes])
+    assert_type(gather(add.s(1), name_of.s(2)), Results[object])
+    gather(add.s(1), strategy="fail_slow")  # type: ignore[arg-type]
+    gather([add.s(1)])  # type: ignore[arg-type]
 
     add.enqueue("1")  # type: ignore[arg-type]
     add.enqueue()  # type: ignore[call-arg]
@@ -66,6 +85,7 @@ if TYPE_CHECKING:
     async def workflow() -> None:
         """Use the awaited forms."""
         assert_type(await acall(add, 1), int)
+        assert_type(await agather(fetch.s("x")), Results[bytes])
         assert_type(await acall(fetch, "x"), bytes)
         assert_type(await fetch("x"), bytes)
         assert_type(await book.acall(1), str)

@@ -4,8 +4,6 @@ import django.db.models.deletion
 import django.db.models.functions.datetime
 from django.db import migrations, models
 
-import django_durable_jobs.ids
-
 
 class Migration(migrations.Migration):
     initial = True
@@ -19,13 +17,6 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("python", models.CharField(max_length=100)),
                 ("folder", models.CharField(max_length=1000)),
-                (
-                    "report_job",
-                    models.UUIDField(
-                        default=django_durable_jobs.ids.new_job_id,
-                        help_text="The id that this run's report job has, or will have.",
-                    ),
-                ),
                 ("started_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],
         ),
