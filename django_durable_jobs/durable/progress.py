@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from functools import partial
 from typing import Any, Final
 
 from ..errors import OptionError
@@ -63,24 +62,30 @@ def _number(value: object, what: str) -> float:
 
 def _report(value: dict[str, Any], frame: Frame) -> None:
     if _is_due(value, frame):
-        _write(value, frame)
+        _write(frame)
 
 
 async def _areport(value: dict[str, Any], frame: Frame) -> None:
     # Looked at here: most values are not written, and a change of thread would cost more than all the rest.
     if _is_due(value, frame):
-        await in_thread(frame, partial(_write, value))
+        await in_thread(frame, _write)
 
 
 def _is_due(value: dict[str, Any], frame: Frame) -> bool:
-    if frame.job.rehearses:
+    """Decide whether a value is to be written, and note it as the last one that was decided on."""
+    job, before = frame.job, frame.job.progress_written
+    if job.rehearses:
         return False
-    before = frame.job.progress_written
-    if before is None:
-        return True
-    if value == before.value:
+    if before is not None:
+        if value == before.value:
+            return False
+        full = _is_full(value) and not _is_full(before.value)
+        if not full and not job.is_past(before.next_at):
+            return False
+    if _inside() and not dialect().has_parallel_writers:
         return False
-    return (_is_full(value) and not _is_full(before.value)) or frame.job.is_past(before.next_at)
+    job.progress_written = ProgressWritten(value, job.after(PAUSE))
+    return True
 
 
 def _is_full(value: dict[str, Any]) -> bool:
@@ -88,12 +93,19 @@ def _is_full(value: dict[str, Any]) -> bool:
     return total is not None and value["current"] >= total
 
 
-def _write(value: dict[str, Any], frame: Frame) -> None:
-    job, before = frame.job, frame.job.progress_written
-    inside = any(transaction_open(one) for one in opened() if one.alias == alias())
-    if inside and not dialect().has_parallel_writers:
-        return
-    # The open transaction may have the job's row locked, and would wait for itself.
-    written = job.recorder.transact(lambda: save_progress(job.row, value, heed=not job.deaf, wait=not inside))
-    last = value if written else before.value if before is not None else {}
-    job.progress_written = ProgressWritten(last, job.after(PAUSE))
+def _inside() -> bool:
+    return any(transaction_open(one) for one in opened() if one.alias == alias())
+
+
+def _write(frame: Frame) -> None:
+    job, inside = frame.job, _inside()
+
+    def work() -> None:
+        # The last one decided on, which may be another task's by now: threads come here in any order.
+        last = job.progress_written
+        assert last is not None  # noqa: S101 -- noted before
+        # The open transaction may have the job's row locked, and would wait for itself.
+        if not save_progress(job.row, last.value, heed=not job.deaf, wait=not inside):
+            job.progress_written = last._replace(value={})
+
+    job.recorder.transact(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -76,6 +77,35 @@ def test_an_async_job_says_it_from_any_of_its_tasks(runner: Runner) -> None:
 
     async def script() -> None:
         await asyncio.gather(*(part(number) for number in range(1, 4)))
+
+    job = runner.enqueue(script)
+    assert isinstance(runner.attempt(), Completed)
+    assert job.progress == Progress(3, 3, "")
+
+
+def test_what_tasks_say_at_once_is_stored_in_the_order_in_which_it_was_said(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that writes the first value comes last."""
+    first_waits, second_is_written = threading.Event(), threading.Event()
+    real = module._write
+
+    def write(*given: Any, **named: Any) -> None:
+        if not first_waits.is_set():
+            first_waits.set()
+            assert second_is_written.wait(20)
+            real(*given, **named)
+        else:
+            real(*given, **named)
+            second_is_written.set()
+
+    monkeypatch.setattr(module, "_write", write)
+
+    async def script() -> None:
+        first = asyncio.ensure_future(aprogress(1, 3))
+        await asyncio.to_thread(first_waits.wait, 20)
+        await aprogress(3, 3)
+        await first
 
     job = runner.enqueue(script)
     assert isinstance(runner.attempt(), Completed)
