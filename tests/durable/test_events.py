@@ -232,7 +232,7 @@ def test_an_emitter_that_dies_before_it_calls_is_stood_in_for(runner: Runner, di
 
 
 def test_an_emitter_whose_calls_fail_does_not_hear_of_it(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    def break_down(_channel: Any) -> None:
+    def break_down(_channel: Any, _told: Any) -> None:
         raise RuntimeError("no calls")
 
     monkeypatch.setattr("django_durable_jobs.operations.events.announce", break_down)
