@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from .durable.context import JobContext
     from .durable.decorator import durable_job
     from .durable.frames import current_job
+    from .durable.gather import agather, gather, threshold
     from .durable.handle import JobHandle
-    from .durable.job import DurableJob, aenqueue, enqueue, enqueue_many, get_job
+    from .durable.job import DurableJob, Invocation, aenqueue, enqueue, enqueue_many, get_job
     from .durable.messages import await_for_event, await_for_message, wait_for_event, wait_for_message
+    from .durable.results import ChildResult, Results
     from .durable.timers import asleep, asleep_until, sleep, sleep_until
     from .errors import (
         ApprovalDecided,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
         ApprovalNotFound,
         ArgumentError,
         CallError,
+        ChildFailed,
         DurableJobsError,
         JobCancelled,
         JobEnded,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
         TransitionRefused,
         UnknownDefinition,
     )
+    from .ids import new_job_id
     from .operations.approvals import approve, pending_approvals, reject
     from .operations.cancel import cancel
     from .operations.events import aemit, emit
@@ -57,9 +61,11 @@ _HOMES = {
     "durable.context": ("JobContext",),
     "durable.decorator": ("durable_job",),
     "durable.frames": ("current_job",),
+    "durable.gather": ("agather", "gather", "threshold"),
     "durable.handle": ("JobHandle",),
-    "durable.job": ("DurableJob", "aenqueue", "enqueue", "enqueue_many", "get_job"),
+    "durable.job": ("DurableJob", "Invocation", "aenqueue", "enqueue", "enqueue_many", "get_job"),
     "durable.messages": ("await_for_event", "await_for_message", "wait_for_event", "wait_for_message"),
+    "durable.results": ("ChildResult", "Results"),
     "durable.timers": ("asleep", "asleep_until", "sleep", "sleep_until"),
     "errors": (
         "ApprovalDecided",
@@ -67,6 +73,7 @@ _HOMES = {
         "ApprovalNotFound",
         "ArgumentError",
         "CallError",
+        "ChildFailed",
         "DurableJobsError",
         "JobCancelled",
         "JobEnded",
@@ -83,6 +90,7 @@ _HOMES = {
         "TransitionRefused",
         "UnknownDefinition",
     ),
+    "ids": ("new_job_id",),
     "operations.approvals": ("approve", "pending_approvals", "reject"),
     "operations.cancel": ("cancel",),
     "operations.events": ("aemit", "emit"),
@@ -99,9 +107,12 @@ __all__ = [
     "ArgumentError",
     "Backoff",
     "CallError",
+    "ChildFailed",
+    "ChildResult",
     "Decision",
     "DurableJob",
     "DurableJobsError",
+    "Invocation",
     "JobCancelled",
     "JobContext",
     "JobEnded",
@@ -112,6 +123,7 @@ __all__ = [
     "NoRetry",
     "NonDeterminism",
     "OptionError",
+    "Results",
     "RetryAfter",
     "SerializationError",
     "Snooze",
@@ -122,6 +134,7 @@ __all__ = [
     "acall",
     "aemit",
     "aenqueue",
+    "agather",
     "approve",
     "asend_message",
     "asleep",
@@ -136,13 +149,16 @@ __all__ = [
     "emit",
     "enqueue",
     "enqueue_many",
+    "gather",
     "get_job",
+    "new_job_id",
     "pending_approvals",
     "reject",
     "retry",
     "send_message",
     "sleep",
     "sleep_until",
+    "threshold",
     "wait_for_approval",
     "wait_for_event",
     "wait_for_message",

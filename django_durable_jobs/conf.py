@@ -103,6 +103,14 @@ class Settings:
         default=64 * 1024, metadata={"help": "Bytes of a stored traceback.", "range": (1024, 16 * 1024**2)}
     )
     call_depth: int = field(default=50, metadata={"help": "How deep calls may nest.", "range": (1, 200)})
+    child_depth: int = field(default=50, metadata={"help": "How deep jobs may nest by gather().", "range": (1, 1000)})
+    gather_limit: int = field(
+        default=8 * 1024**2,
+        metadata={
+            "help": "Bytes of what one gather() keeps of its children: results, and how errors begin.",
+            "range": (1024, 64 * 1024**2),
+        },
+    )
     retention_completed: timedelta = field(
         default=_days(7),
         metadata={"help": "How long completed, cancelled and expired jobs are kept.", "range": (0, 36_500 * 86_400)},

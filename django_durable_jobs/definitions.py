@@ -18,6 +18,7 @@ from uuid import UUID
 
 from .backoff import Backoff
 from .errors import DefinitionError, OptionError, _as_delay
+from .ids import is_job_id
 from .serialization import ArgumentCodec, Codec
 
 MAX_ATTEMPTS: Final = 1000
@@ -104,14 +105,14 @@ def _check_backoff(value: object) -> Backoff | None:
 
 
 def _check_delay(value: object) -> timedelta | None:
-    return None if value is None else _as_delay(value, "delay")  # type: ignore[arg-type]
+    return None if value is None else _as_delay(value, "delay")  # type: ignore[arg-type]  # it checks the type
 
 
 def check_timeout(value: object, what: str = "timeout") -> timedelta | None:
     """Return a length of time of more than zero, at most ten years, or raise ``OptionError``; ``None`` is no limit."""
     if value is None:
         return None
-    length = _as_delay(value, what)  # type: ignore[arg-type]
+    length = _as_delay(value, what)  # type: ignore[arg-type]  # it checks the type
     if not length:
         raise OptionError(f"{what} must be longer than 0 seconds.")
     return length
@@ -135,9 +136,15 @@ def check_run_at(value: object, what: str = "run_at") -> datetime | None:
 
 
 def _check_id(value: object) -> UUID | None:
-    if value is None or isinstance(value, UUID):
+    if value is None or (isinstance(value, UUID) and is_job_id(value)):
         return value
-    raise OptionError(f"id must be a uuid.UUID, not {_shown(value)}.")
+    given = f"{value} of version {value.version}" if isinstance(value, UUID) else _shown(value)
+    # Claims and retention walk the primary key by time: a job under any other id would be taken out of turn and kept
+    # or looked at for ever.
+    raise OptionError(
+        f"id must be a uuid.UUID of version 7, since ids of jobs sort by their creation, not {given}. Make one with "
+        "django_durable_jobs.new_job_id() and store it with your own row: a repeated enqueue finds the first job."
+    )
 
 
 _RULES: Final[dict[str, Callable[[object], Any]]] = {

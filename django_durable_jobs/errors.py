@@ -17,6 +17,7 @@
     ├── NotInJob (RuntimeError)            a durable call outside a running job
     ├── OpenTransaction (RuntimeError)     a plain durable call inside ``atomic()``
     ├── NonDeterminism (RuntimeError)      replay met another call than the recorded one
+    ├── TooDeep (RecursionError)           calls or children are nested deeper than the settings allow
     ├── WorkerNameTaken                    a live worker has this id
     ├── JobFailed                          ``result()`` of a job that did not complete
     │   └── ChildFailed                    children of a ``gather()`` ended without a result
@@ -99,7 +100,7 @@ class NotInJob(DurableJobsError, RuntimeError):
 
 
 class OpenTransaction(DurableJobsError, RuntimeError):
-    """A durable call was made inside an open transaction.
+    """A durable call was made inside an open transaction, or a transaction was left open.
 
     Its checkpoint and its effects could not be kept or dropped together.
     """
@@ -107,6 +108,10 @@ class OpenTransaction(DurableJobsError, RuntimeError):
 
 class NonDeterminism(DurableJobsError, RuntimeError):
     """The job's code made another durable call than the one recorded at this place."""
+
+
+class TooDeep(DurableJobsError, RecursionError):
+    """Durable calls or children are nested deeper than the settings allow."""
 
 
 class WorkerNameTaken(DurableJobsError):

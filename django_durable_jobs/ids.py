@@ -9,15 +9,23 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-__all__ = ["idempotency_key", "lowest_id_at", "new_id", "parse_id"]
+__all__ = ["idempotency_key", "is_job_id", "lowest_id_at", "new_job_id", "parse_id"]
 
 CALL_NAMESPACE: Final = UUID("6a4f3a53-1d0e-5b6d-9d2b-0b8a5f1c7e11")
 """Our own namespace for keys of calls; a constant for ever, since outside systems remember the keys."""
 
 
-def new_id() -> UUID:
-    """Make a job id: UUIDv7 (RFC 9562), never smaller than one made before in this process."""
+def new_job_id() -> UUID:
+    """Make an id for a job, to be stored with a row of yours and given by ``using(id=...)``.
+
+    It is a UUIDv7 (RFC 9562), never smaller than one made before in this process.
+    """
     return uuid7()
+
+
+def is_job_id(value: UUID) -> bool:
+    """Answer whether ``value`` sorts by its creation, as claims and the pruner expect of the ids of jobs."""
+    return value.version == 7  # noqa: PLR2004 -- the version that new_job_id makes
 
 
 def lowest_id_at(instant: datetime) -> UUID:

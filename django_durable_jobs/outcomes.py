@@ -63,11 +63,6 @@ class Parked:
     waits: tuple[str, ...]
     until: datetime | None
 
-    @property
-    def for_children(self) -> bool:
-        """Whether the end of a child may end the wait."""
-        return any(wait.startswith(CHILDREN) for wait in self.waits)
-
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:

@@ -85,12 +85,14 @@ def lane_of(url: str) -> Lane:
 def database_settings(url: str) -> dict[str, Any]:
     """Translate a URL into an entry of ``DATABASES``.
 
-    A query parameter ``host`` is the folder of a Unix socket, as in libpq; the others become ``OPTIONS``. The key
-    ``URL`` is ours (Django ignores it): `child_environment` needs to know how to reach the server.
+    A query parameter ``host`` is the folder of a Unix socket, as in libpq; ``pool`` asks for Django's pool with so
+    many connections at least; the others become ``OPTIONS``. The key ``URL`` is ours (Django ignores it):
+    `child_environment` needs to know how to reach the server.
     """
     lane = lane_of(url)
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
+    pool = {"pool": {"min_size": int(size), "max_size": 20}} if (size := query.pop("pool", "")) else {}
     return {
         "ENGINE": _ENGINES[lane],
         "NAME": unquote(parts.path[1:]),
@@ -98,7 +100,7 @@ def database_settings(url: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": query.pop("host", parts.hostname or ""),
         "PORT": str(parts.port or ""),
-        "OPTIONS": {**_OPTIONS[lane], **query},
+        "OPTIONS": {**_OPTIONS[lane], **query, **pool},
         "TEST": {"NAME": database_of_test_process(lane, os.getpid())},
         "URL": url,
     }

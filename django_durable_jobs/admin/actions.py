@@ -21,6 +21,7 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from ..durable.frames import fields_of
 from ..errors import DurableJobsError
 from ..models import Job
 from ..operations.delete import delete
@@ -103,15 +104,15 @@ def carry_out(order: Order, request: HttpRequest, queryset: QuerySet[Job]) -> Re
             except DurableJobsError as refusal:
                 report.refused.append(str(refusal))
             except DatabaseError:
-                logger.exception("%s of job %s failed; the order ends here", order.name, job.id)
+                fields = fields_of(job, "")  # no worker: this is a web process
+                logger.exception("%s of job %s failed; the order ends here", order.name, job.id, extra=fields)
                 report.broken = True
                 break
             else:
                 done.append(job)
         report.done += len(done)
         if done:
-            # The type of the user is the project's; a session that may give orders has one.
-            LogEntry.objects.log_actions(request.user.pk, done, order.flag, order.note)  # type: ignore[arg-type]
+            LogEntry.objects.log_actions(request.user.pk, done, order.flag, order.note)  # type: ignore[arg-type]  # who may give orders has one
         if report.broken:
             break
     return report
@@ -119,7 +120,7 @@ def carry_out(order: Order, request: HttpRequest, queryset: QuerySet[Job]) -> Re
 
 def _chunks(queryset: QuerySet[Job], report: Report) -> Iterator[list[Job]]:
     """Read what was selected by id, since an order moves jobs out of the filter that found them."""
-    rows = queryset.select_related(None).order_by("pk").only("id", "definition")
+    rows = queryset.select_related(None).order_by("pk").only("id", "definition", "attempt", "queue")
     left, last = AT_ONCE, None
     while left:
         chunk = list((rows if last is None else rows.filter(pk__gt=last))[: min(CHUNK, left)])

@@ -53,14 +53,14 @@ class BoundedList(ChangeList):
     paginator: CappedPaginator
     more_than_counted = False
 
-    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:  # noqa: ARG002 -- Django's
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
         """Ignore what the address asks for."""
         return list(self.model_admin.get_ordering(request))
 
     def get_filters_params(self, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the filters in the address; an unknown one leads back to the list without filters."""
         found: dict[str, Any] = super().get_filters_params(params)
-        known = {entry.parameter_name for entry in self.list_filter}  # type: ignore[union-attr]
+        known = {entry.parameter_name for entry in self.list_filter}  # type: ignore[union-attr]  # ours are classes
         if unknown := set(found) - known:
             raise IncorrectLookupParameters(f"No filter is called {min(unknown)[:80]!r}.")
         return found
@@ -104,7 +104,7 @@ class ViewOnly(_ModelAdmin):
             self.prepare([found])
         return found
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:  # noqa: ARG002 -- Django's
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """Use the bounded list."""
         return BoundedList
 
@@ -115,14 +115,14 @@ class ViewOnly(_ModelAdmin):
         own = {getattr(action, "__name__", action) for action in self.actions}
         return {name: action for name, action in super().get_actions(request, **place).items() if name in own}
 
-    def has_add_permission(self, request: HttpRequest, *_args: Any) -> bool:  # noqa: ARG002 -- Django's interface
+    def has_add_permission(self, request: HttpRequest, *_args: Any) -> bool:
         """Rows are added by operations."""
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:  # noqa: ARG002 -- as above
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Rows are changed by operations."""
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:  # noqa: ARG002 -- as above
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Rows are deleted by operations."""
         return False

@@ -42,7 +42,7 @@ TRUE_OF_LIVE: Final[dict[str, dict[str, Any]]] = {
 class _ExactFilter(SimpleListFilter):
     """Rows whose column is the chosen text."""
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:  # noqa: ARG002 -- Django's
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Compare; no text of ours holds a NUL, and some databases refuse the question."""
         value = self.value()
         if value is None:
@@ -56,7 +56,7 @@ class StatusFilter(_ExactFilter):
     title = _("status")
     parameter_name = "status"
 
-    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:  # noqa: ARG002
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
         """Every status there is."""
         return [(status.value, status.value) for status in Status]
 
@@ -72,7 +72,7 @@ class QueueFilter(_ExactFilter):
     title = _("queue")
     parameter_name = "queue"
 
-    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:  # noqa: ARG002
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
         """The queues that have a row, or that a definition uses."""
         return [(name, in_list(name)) for name in queue_names()[:SHOWN]]
 
@@ -83,7 +83,7 @@ class DefinitionFilter(_ExactFilter):
     title = _("definition")
     parameter_name = "definition"
 
-    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:  # noqa: ARG002
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
         """The definitions that this process knows."""
         return [(name, in_list(name)) for name in list(registry.names())[:SHOWN]]
 
@@ -97,11 +97,11 @@ class CreatedFilter(SimpleListFilter):
     title = _("created")
     parameter_name = "created"
 
-    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, Any]]:  # noqa: ARG002
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, Any]]:
         """Some periods."""
         return [(key, label) for key, (_length, label) in PERIODS.items()]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:  # noqa: ARG002 -- Django's
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Begin at the first id of the period."""
         period = PERIODS.get(self.value() or "")
         if period is None:
@@ -116,11 +116,11 @@ class StateFilter(SimpleListFilter):
     title = _("state")
     parameter_name = "state"
 
-    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, Any]]:  # noqa: ARG002
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, Any]]:
         """The three states."""
         return [("alive", _("alive")), ("lost", _("lost")), ("stopped", _("stopped"))]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:  # noqa: ARG002 -- Django's
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Compare."""
         value = self.value()
         if value is None:

@@ -66,7 +66,7 @@ class JobAdmin(ViewOnly):
         """Whether the user may retry jobs."""
         return request.user.has_perm("django_durable_jobs.retry_job")
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 -- Django's interface
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Whether the user may delete jobs; which of them can be is the operation's answer, with its reason."""
         return request.user.has_perm("django_durable_jobs.delete_job")
 
@@ -88,7 +88,7 @@ class JobAdmin(ViewOnly):
 
     def get_search_results(
         self,
-        request: HttpRequest,  # noqa: ARG002 -- Django's interface
+        request: HttpRequest,
         queryset: QuerySet[Job],
         search_term: str,
     ) -> tuple[QuerySet[Job], bool]:
@@ -122,7 +122,7 @@ class JobAdmin(ViewOnly):
 
     # Page -----------------------------------------------------------------------------------------------------
 
-    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Job | None:  # noqa: ARG002
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Job | None:
         """Read one job; of its values only the beginning, and only for those who may see them."""
         job_id = parse_id(object_id)
         if job_id is None:
@@ -133,11 +133,11 @@ class JobAdmin(ViewOnly):
         found: Job | None = jobs.filter(id=job_id).first()
         return found
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:  # noqa: ARG002 -- Django's interface
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """The same for everyone."""
         return self.fieldsets
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:  # noqa: ARG002 -- as above
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Everything: a page shows, orders change."""
         return flatten_fieldsets(self.fieldsets)
 
@@ -207,12 +207,12 @@ class JobAdmin(ViewOnly):
             page = reverse(f"{self.admin_site.name}:django_durable_jobs_job_change", args=[object_id])
             return HttpResponseRedirect(page)
 
-    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: int) -> HttpResponse:  # noqa: ARG002 -- as above
+    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: int) -> HttpResponse:
         """Go back to the list; Django takes those who may change nothing to the front page."""
         self.message_user(request, _("%(job)s is deleted.") % {"job": obj_display}, messages.SUCCESS)
         return HttpResponseRedirect(reverse(f"{self.admin_site.name}:django_durable_jobs_job_changelist"))
 
-    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:  # noqa: ARG002 -- Django's interface
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Name the job; Django would load each attempt and call, and show their texts to everyone."""
         for job in objs:
             if job.status == Status.RUNNING:
@@ -220,7 +220,7 @@ class JobAdmin(ViewOnly):
         jobs = [str(job) for job in objs]
         return jobs, {ngettext("job", "jobs", len(jobs)): len(jobs)}, set(), []
 
-    def delete_model(self, request: HttpRequest, obj: Job) -> None:  # noqa: ARG002 -- Django's interface
+    def delete_model(self, request: HttpRequest, obj: Job) -> None:
         """Delete through the operation, which asks for the status once more, under its lock."""
         delete(obj)
 

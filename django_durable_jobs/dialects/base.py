@@ -18,7 +18,7 @@ from django.db.models.functions import Greatest
 from ..states import TRANSITIONS, Status
 from .now import DatabaseNow
 from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, NewJob, Saved
-from .session import Session
+from .transactions import Transactions
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class Dialect(Session):
+class Dialect(Transactions):
     """What the package needs from a database: every hot statement, portably."""
 
     # Enqueue ------------------------------------------------------------------------------------------------

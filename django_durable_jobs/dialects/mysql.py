@@ -19,6 +19,7 @@ AWAY: Final = frozenset(
 """Disk full, too many connections, a cluster's node that is not ready, server shutting down, read-only, killed
 statement or connection, time limit of statements, and the client's ways to say that nobody answers."""
 
+NO_SUCH_TABLE: Final = 1146
 IN_TRANSACTION: Final = 1
 AUTOCOMMIT: Final = 2
 """Bits of the status that the server sends with every answer."""
@@ -63,6 +64,10 @@ class MySQL(Dialect):
         number = error.args[0] if error.args else 0
         # PyMySQL says (0, '') for a connection that is closed already.
         return number in AWAY or (number == 0 and super().is_disconnect(error))
+
+    def is_missing_table(self, error: Exception) -> bool:
+        """Answer whether the name of a table leads nowhere."""
+        return isinstance(error, DatabaseError) and error.args[:1] == (NO_SUCH_TABLE,)
 
     def database_problems(self) -> list[tuple[str, str, str]]:
         """Refuse servers without SKIP LOCKED."""

@@ -101,6 +101,17 @@ class PostgreSQLSession(Dialect):
         status = connection.connection.info.transaction_status
         return bool(status != psycopg.pq.TransactionStatus.IDLE)
 
+    def end_session(self, connection: BaseDatabaseWrapper) -> None:
+        """Close what lies beneath too: with ``OPTIONS["pool"]`` Django would hand the session on as it is."""
+        if connection.connection is not None:
+            connection.connection.close()
+        connection.close()
+
+    def take_pool(self) -> object | None:
+        """Forget the pool of this alias; the next connection makes a new one."""
+        pools: dict[str, object] = getattr(self.connection, "_connection_pools", {})
+        return pools.pop(self.alias, None)
+
     def reset_session(self, connection: BaseDatabaseWrapper) -> None:
         """Return settings, cursors, notifications and session locks to what a new connection has."""
         with connection.cursor() as cursor:
@@ -122,9 +133,13 @@ class PostgreSQLSession(Dialect):
             state in AWAY or (state is None and isinstance(error, OperationalError)) or (state or "").startswith("08")
         )
 
+    def is_missing_table(self, error: Exception) -> bool:
+        """Answer whether the name of a table leads nowhere."""
+        return _sqlstate(error) == "42P01"
+
     def database_problems(self) -> list[tuple[str, str, str]]:
         """Refuse servers that are too old."""
-        version: int = self.connection.pg_version  # type: ignore[attr-defined]
+        version: int = self.connection.pg_version  # type: ignore[attr-defined]  # this backend's own
         if version >= MINIMUM:
             return []
         return [

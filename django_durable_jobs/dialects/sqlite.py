@@ -53,7 +53,7 @@ class SQLite(Dialect):
 
     def prepare_worker_connection(self, connection: BaseDatabaseWrapper) -> None:
         """Use WAL, wait for the lock, and begin transactions with it."""
-        connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]
+        connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]  # this backend's own
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
@@ -76,6 +76,10 @@ class SQLite(Dialect):
     def is_disconnect(self, error: Exception) -> bool:
         """Answer whether the file cannot be used for now: locked, full disk, unreadable."""
         return isinstance(error, OperationalError) and any(word in str(error) for word in UNUSABLE)
+
+    def is_missing_table(self, error: Exception) -> bool:
+        """Answer whether the name of a table leads nowhere."""
+        return isinstance(error, OperationalError) and "no such table" in str(error)
 
     def database_problems(self) -> list[tuple[str, str, str]]:
         """Refuse versions without RETURNING."""
@@ -133,12 +137,12 @@ class SQLite(Dialect):
         if connection.in_atomic_block:
             return super().in_own_transaction(work)
         connection.ensure_connection()
-        before = connection.transaction_mode  # type: ignore[attr-defined]
-        connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]
+        before = connection.transaction_mode  # type: ignore[attr-defined]  # this backend's own
+        connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]  # this backend's own
         try:
             return super().in_own_transaction(work)
         finally:
-            connection.transaction_mode = before  # type: ignore[attr-defined]
+            connection.transaction_mode = before  # type: ignore[attr-defined]  # this backend's own
 
     def insert_jobs(self, jobs: Sequence[NewJob], notify: Sequence[str] = ()) -> None:
         """Insert with one prepared statement; a model instance per job would cost five times as much."""

@@ -17,6 +17,9 @@ from .replay import received
 
 if TYPE_CHECKING:
     from ..definitions import Options
+    from ..dialects.rows import Claimed
+    from ..models import Job
+    from ..operations.rescue import GivenUp
 
 
 class Frame:
@@ -105,12 +108,10 @@ def log_fields() -> dict[str, Any]:
     frame = frames.get(None)
     if frame is None:
         return {}
-    row = frame.job.row
-    return {
-        "job": str(row.id),
-        "definition": row.definition,
-        "attempt": row.attempt,
-        "queue": row.queue,
-        "worker": frame.job.worker_name,
-        "call": frame.path,
-    }
+    return {**fields_of(frame.job.row, frame.job.worker_name), "call": frame.path}
+
+
+def fields_of(job: Claimed | Job | GivenUp, worker_name: str) -> dict[str, Any]:
+    """Return what a line about one job carries, also where that job does not run."""
+    fields = {name: getattr(job, name) for name in ("definition", "attempt", "queue")}
+    return {"job": str(job.id), **fields, "worker": worker_name}

@@ -82,7 +82,7 @@ class JobHandle(Generic[R]):
                 f"Job {self.id} ({self.definition}) is {job.status}: {job.last_error or 'no error recorded'}"
             )
         if job.result is None:
-            return None  # type: ignore[return-value]
+            return None  # type: ignore[return-value]  # R is None then
         return cast("R", result_value(self.definition, job.result))
 
 

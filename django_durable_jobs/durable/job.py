@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 __all__ = ["DurableJob", "Invocation", "aenqueue", "enqueue", "enqueue_many", "get_job"]
 
 
 @dataclass(frozen=True, slots=True)
-class Invocation(Generic[R]):
+class Invocation(Generic[R_co]):
     """A durable job with its arguments, not stored yet; made by ``job.s(...)``."""
 
-    job: DurableJob[Any, R]
+    job: DurableJob[Any, R_co]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
@@ -67,7 +68,7 @@ class DurableJob(Generic[P, R]):
         return type(self)(self.definition, self.options.changed(options))
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Invocation[R]:
-        """Return the job with these arguments, for ``enqueue_many``."""
+        """Return the job with these arguments, for ``enqueue_many`` and ``gather``."""
         return Invocation(self, args, kwargs)
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
@@ -95,7 +96,7 @@ class DurableJob(Generic[P, R]):
 class AsyncDurableJob(DurableJob[P, R]):
     """The same for an ``async def`` function: called plainly it gives a coroutine."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]  # on purpose
         """Call the function here and now; await what it gives."""
         return cast("Coroutine[Any, Any, R]", self.definition.function(*args, **kwargs))
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from ..conf import get_settings
 from ..definitions import check_timeout
-from ..errors import NonDeterminism, NotInJob, OpenTransaction, Parking
+from ..errors import NotInJob, OpenTransaction, Parking, TooDeep
+from ..faults import fault
+from ..operations.checkpoints import Stored
 from ..operations.connections import opened, transaction_open
 from ..operations.database import dialect
 from ..operations.steps import once
@@ -25,7 +27,6 @@ from .frames import Frame, calling_frame
 
 if TYPE_CHECKING:
     from ..dialects.rows import NewCheckpoint
-    from ..operations.checkpoints import Stored
 
 LONGEST_PATH: Final = 180
 """Characters of the key of a call that makes calls; the column takes 200."""
@@ -49,7 +50,7 @@ class Point:
         if opened():
             refuse_open_transaction(f"{kind}({name}) was made inside a transaction", "Leave it first.")
         if frame.depth >= get_settings().call_depth or len(frame.path) > LONGEST_PATH:
-            raise NonDeterminism(f"Calls are nested deeper than {frame.depth} levels: {name} at {frame.path}.")
+            raise TooDeep(f"Calls are nested deeper than {frame.depth} levels: {name} at {frame.path}.")
         frame.job.history.note_call_begins(frame.path, frame.task)
         self.key = frame.next_key()
         self.task = frame.task
@@ -73,9 +74,24 @@ class Point:
         """Store what ``decide`` returns as the result of this point, in one transaction; see ``operations.steps``."""
         return self._once(self.job.history.checkpoint(self.key, self.name, self.kind), decide)
 
-    def begun(self, decide: Callable[[], Any]) -> Any:
-        """Return what was fixed when this point was first reached; ``decide`` says it in the first attempt."""
-        key = f"{self.key}.{BEGUN}"
+    def record(self, result: str) -> Stored:
+        """Store a result that depends on nothing in the database; it shares its commit with other jobs' checkpoints."""
+        job, history = self.job, self.job.history
+        rows = history.rows_for(history.checkpoint(self.key, self.name, self.kind, result=result))
+        try:
+            job.recorder.record(rows)
+        except BaseException:
+            history.note_refused(rows)
+            raise
+        history.note_stored(rows)
+        return Stored(self.name, self.kind, result, None)
+
+    def begun(self, decide: Callable[[], Any], part: str = "") -> Any:
+        """Return what was fixed when this point was first reached; ``decide`` says it in the first attempt.
+
+        A point that fixes more than one thing tells them apart by ``part``.
+        """
+        key = f"{self.key}.{BEGUN}{part and f'.{part}'}"
         stored = self.job.history.find(key, self.name, "begun")
         if stored is None:
             row = self.job.history.checkpoint(key, self.name, "begun")
@@ -109,7 +125,9 @@ class Point:
         job, history = self.job, self.job.history
         before = history.take_caught()
         try:
+            fault("before-step")
             stored = job.recorder.transact(lambda: once(job.row, row, decide, before=before, heed=not job.deaf))
+            fault("after-step")
         except BaseException:
             history.note_refused([*before, row])
             raise

@@ -27,6 +27,7 @@ from ..errors import (
     SerializationError,
     Snooze,
     TimedOut,
+    TooDeep,
 )
 from ..operations.connections import opened
 from ..rendering import safe_str
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from ..operations.checkpoints import Stored
     from .threads import Helpers
 
-MISUSE: Final = (NonDeterminism, NotInJob, OpenTransaction)
+MISUSE: Final = (NonDeterminism, NotInJob, OpenTransaction, TooDeep)
 """Errors of the job's code around the call: never repeated, never stored as the call's error."""
 NEVER_REPEATED: Final = (NoRetry, RetryAfter, Snooze, SerializationError)
 """Orders to the job, and values that could not be stored next time either."""

@@ -86,7 +86,7 @@ class Helpers:
     """What async jobs of one worker need beside their loop."""
 
     def __init__(
-        self, recorder: Recorder, size: int, *, around: Around, between: Around, clean: Callable[[], None]
+        self, recorder: Recorder, size: int, *, around: Around, between: Around, clean: Callable[[], object]
     ) -> None:
         """Take how to run a function with a thread to itself (``around``) and in a shared one (``between``)."""
         self._pool = Threads(size, "durable-jobs-sync", around)

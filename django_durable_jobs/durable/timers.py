@@ -12,11 +12,11 @@ from typing import cast
 
 from ..definitions import check_run_at
 from ..errors import OptionError, _as_delay
-from ..operations.database import dialect
 from ..operations.wake import TIME
+from .context import JobContext
 from .points import Point, elsewhere, here, stored_form
 
-Moment = Callable[[], datetime]
+Moment = Callable[[JobContext], datetime]
 
 
 def sleep(delay: timedelta | float) -> None:
@@ -38,17 +38,17 @@ def asleep(delay: timedelta | float) -> Awaitable[None]:
 def sleep_until(moment: datetime) -> None:
     """Let the job wait until an instant (a datetime with a time zone); one that is past does not wait."""
     instant = _instant(moment, "sleep_until")
-    _sleep(here("sleep_until()", "sleep_until", "sleep"), lambda: instant)
+    _sleep(here("sleep_until()", "sleep_until", "sleep"), lambda _job: instant)
 
 
 def asleep_until(moment: datetime) -> Awaitable[None]:
     """Do what ``sleep_until`` does in an ``async def`` job."""
     instant = _instant(moment, "asleep_until")
-    return elsewhere("asleep_until()", "sleep_until", "sleep", partial(_sleep, moment=lambda: instant))
+    return elsewhere("asleep_until()", "sleep_until", "sleep", partial(_sleep, moment=lambda _job: instant))
 
 
-def _after(length: timedelta) -> datetime:
-    return dialect().now() + length
+def _after(length: timedelta, job: JobContext) -> datetime:
+    return job.now() + length
 
 
 def _instant(moment: object, what: str) -> datetime:
@@ -58,8 +58,7 @@ def _instant(moment: object, what: str) -> datetime:
 
 
 def _sleep(point: Point, moment: Moment) -> None:
-    stored = point.recorded() or point.once(lambda: stored_form(moment()))
-    assert stored is not None  # noqa: S101 -- a moment is always decided
+    stored = point.recorded() or point.record(stored_form(moment(point.job)))
     deadline = cast("datetime", point.replayed(stored))
     # What comes after it is recorded already in most replays: then nobody need be asked what time it is.
     if not point.job.history.goes_on_after(point.key) and deadline > point.job.now():

@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=django_durable_jobs.ids.new_id,
+                        default=django_durable_jobs.ids.new_job_id,
                         editable=False,
                         primary_key=True,
                         serialize=False,

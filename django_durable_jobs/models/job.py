@@ -17,7 +17,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from ..ids import new_id
+from ..ids import new_job_id
 from ..querysets.jobs import JobQuerySet
 from ..rendering import visible
 from ..states import CLOCKED, DUE_LATER, FINAL, Status
@@ -38,7 +38,7 @@ class Job(models.Model):
 
     STATUSES: ClassVar = [(status.value, status.value) for status in Status]
 
-    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    id = models.UUIDField(_("id"), primary_key=True, default=new_job_id, editable=False)
     # Times are the database's. run_at is set only for jobs that are or were to wait.
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
     run_at = models.DateTimeField(_("run at"), null=True, blank=True, help_text=_("Not before this time."))

@@ -60,10 +60,12 @@ def cancel_all(ids: Iterable[UUID], *, reason: str) -> Cancelled:
     """Cancel open jobs and every job below them, in short transactions; those that have ended are left alone."""
     result, level = Cancelled([], []), list(ids)
     while level:
-        for start in range(0, len(level), BATCH):
-            _cancel_batch(level[start : start + BATCH], reason, result)
+        batches = [level[start : start + BATCH] for start in range(0, len(level), BATCH)]
+        for batch in batches:
+            _cancel_batch(batch, reason, result)
         # Children of jobs that were cancelled before are looked at too: an order that was interrupted is finished.
-        level = list(jobs().filter(parent_id__in=level).in_status(*OPEN).values_list("id", flat=True))
+        below = (jobs().filter(parent_id__in=batch).in_status(*OPEN).values_list("id", flat=True) for batch in batches)
+        level = [child for children in below for child in children]
     return result
 
 

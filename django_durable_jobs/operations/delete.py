@@ -10,6 +10,7 @@ from ..errors import JobNotFound, TransitionRefused
 from ..ids import parse_id
 from ..models import Approval, Attempt, Checkpoint, EventWait, ExecutionReport, Job, Message, NamedValue
 from ..states import Status
+from .children import refuse_to_delete
 from .database import alias, dialect, jobs
 
 BELONGINGS: Final = (Checkpoint, Attempt, Message, EventWait, Approval, NamedValue, ExecutionReport)
@@ -19,7 +20,8 @@ BELONGINGS: Final = (Checkpoint, Attempt, Message, EventWait, Approval, NamedVal
 def delete(job: Job | UUID | str) -> None:
     """Delete a job with all that belongs to it; a worker that holds it keeps it from being deleted.
 
-    Raises ``JobNotFound``, or ``TransitionRefused`` for a running job.
+    Raises ``JobNotFound``, or ``TransitionRefused`` for a running job, a child of a job that has not ended, and a job
+    with children that have not. Children that have ended stay when their parent is deleted.
     """
     job_id = job.id if isinstance(job, Job) else parse_id(job)
     status = None if job_id is None else dialect().in_own_transaction(lambda: _delete(job_id))
@@ -35,6 +37,7 @@ def _delete(job_id: UUID) -> str | None:
     this = jobs().filter(id=job_id)
     status = this.select_for_update().values_list("status", flat=True).first()
     if status is not None and status != Status.RUNNING:
+        refuse_to_delete(job_id)
         erase([job_id])
     return status
 

@@ -7,10 +7,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, Final
 from uuid import UUID
 
-from django.db import IntegrityError, connections, transaction
+from django.db import DatabaseError, IntegrityError, connections, transaction
 
 from ..backoff import Backoff
 from ..clock import SYSTEM
@@ -20,7 +22,7 @@ from ..dialects import Dialect, dialect_of
 from ..dialects.rows import NewJob
 from ..errors import DurableJobsError, OptionError
 from ..faults import fault
-from ..ids import new_id
+from ..ids import new_job_id
 from ..models import Job
 
 NOTIFY_PAUSE: Final = 0.005
@@ -54,10 +56,35 @@ def enqueue(requests: Sequence[Request]) -> list[UUID]:
     dialect = dialect_of(settings.database)
     jobs = _prepare(requests, settings)
     given = [job for job, request in zip(jobs, requests, strict=True) if request.options.id is not None]
-    if given:
-        return _store_with_given_ids(jobs, given, dialect, settings)
-    _store(jobs, dialect, settings)
+    try:
+        if given:
+            return _store_with_given_ids(jobs, given, dialect, settings)
+        _store(jobs, dialect, settings)
+    except DatabaseError as error:
+        if dialect.is_missing_table(error):
+            error.add_note(_no_tables(settings.database))
+        raise
     return [job.id for job in jobs]
+
+
+def _no_tables(database: str) -> str:
+    newest = max(module.name for module in iter_modules(import_module("django_durable_jobs.migrations").__path__))
+    return (
+        f"django_durable_jobs has no tables yet on database {database!r}: run `manage.py migrate`. A migration that "
+        f'enqueues needs ("django_durable_jobs", "{newest}") among its dependencies; code that runs when Django '
+        "starts, such as AppConfig.ready(), also runs before the first migrate: do not enqueue there."
+    )
+
+
+def prepare(requests: Sequence[Request]) -> list[NewJob]:
+    """Check requests as ``enqueue`` does, without any SQL, and return the jobs that they ask for."""
+    return _prepare(requests, get_settings())
+
+
+def insert(jobs: list[NewJob]) -> None:
+    """Store jobs that were prepared, in the transaction that is open."""
+    settings = get_settings()
+    _store(jobs, dialect_of(settings.database), settings)
 
 
 def _prepare(requests: Sequence[Request], settings: Settings) -> list[NewJob]:
@@ -77,7 +104,7 @@ def _new_job(request: Request, settings: Settings) -> NewJob:
     retries = settings.retries if options.retries is None else options.retries
     priority = settings.priority if options.priority is None else options.priority
     return NewJob(
-        id=options.id or new_id(),
+        id=options.id or new_job_id(),
         definition=definition.name,
         queue=options.queue or settings.default_queue,
         rank=-priority,
@@ -140,7 +167,9 @@ def _ensure_queues(names: set[str], dialect: Dialect) -> None:
     database = str(connections[dialect.alias].settings_dict["NAME"])
     new = {name for name in names if (dialect.alias, database, name) not in _queues_with_row}
     if new:
-        dialect.add_queues(new)
+        # Missing tables show here; in a savepoint, since a broken transaction would hide why (a migration on SQLite).
+        with transaction.atomic(using=dialect.alias):
+            dialect.add_queues(new)
         known = {(dialect.alias, database, name) for name in new}
         transaction.on_commit(lambda: _queues_with_row.update(known), using=dialect.alias)
 

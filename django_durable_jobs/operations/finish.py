@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
-from django.db.models import F
+from django.db.models import F, Subquery
 
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Claim, Claimed, Completion
+from ..faults import fault
 from ..models import Attempt
-from ..outcomes import BackedOff, Cancelled, Completed, Failed, Failure, Outcome, Parked, Released, Snoozed
+from ..outcomes import (
+    CHILDREN,
+    BackedOff,
+    Cancelled,
+    Completed,
+    Failed,
+    Failure,
+    Outcome,
+    Parked,
+    Released,
+    Snoozed,
+    Stored,
+)
 from .database import alias, dialect, jobs
 from .transition import move
-from .wake import park, wake_waiting
+from .wake import Group, park, wake_waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +37,6 @@ class Ending:
     job: Claimed
     outcome: Outcome
     worker_name: str = ""
-    started_at: datetime | None = None
 
 
 def finish(endings: Sequence[Ending], claim: Claim | None = None) -> tuple[set[UUID], list[Claimed]]:
@@ -36,12 +47,26 @@ def finish(endings: Sequence[Ending], claim: Claim | None = None) -> tuple[set[U
     of history each, in one transaction before it.
     """
     stored, claimed = _store(endings, claim)
-    # After the commit, not in it: two children that end together in two workers do not see each other before.
-    groups = {(one.job.parent_id, one.job.parent_call) for one in endings if one.job.parent_id is not None}
-    parked = [one.job.id for one in endings if isinstance(one.outcome, Parked) and one.outcome.for_children]
-    if groups or parked:
-        wake_waiting(groups, parked)
+    related = [one for one in endings if one.job.parent_id is not None or isinstance(one.outcome, Parked)]
+    if related and (groups := _groups(related, claimed)):
+        # After the commit, not in it: two children that end together in two workers do not see each other before.
+        fault("before-wake")
+        wake_waiting(groups)
     return stored, claimed
+
+
+def _groups(endings: Sequence[Ending], claimed: Sequence[Claimed]) -> set[Group]:
+    """Return the groups of children that may have ended: those of children that did, and what parents wait for."""
+    groups: set[Group] = set()
+    failed: set[Group] = set()
+    for job, outcome in ((one.job, one.outcome) for one in endings):
+        if isinstance(outcome, Parked):
+            groups.update((job.id, wait) for wait in outcome.waits if wait.startswith(CHILDREN))
+        elif job.parent_id is not None and isinstance(outcome, Completed | Failed | Cancelled | Stored):
+            (groups if isinstance(outcome, Completed | Stored) else failed).add((job.parent_id, job.parent_call))
+    # A group of which this worker has just claimed another child has not ended: the last one of it looks.
+    groups.difference_update((job.parent_id, job.parent_call) for job in claimed if job.parent_id is not None)
+    return groups | failed
 
 
 def _store(endings: Sequence[Ending], claim: Claim | None) -> tuple[set[UUID], list[Claimed]]:
@@ -81,6 +106,9 @@ def _finish_one(ending: Ending) -> bool:
             moved = move("stop", this, token=job.token, last_error=reason)
         case Released():
             moved = move("release", this, token=job.token, attempt=F("attempt") - 1)
+        case Stored():
+            # Its children's parent has still to be told.
+            return True
         case _:
             return False
     if moved and isinstance(outcome, Failed | BackedOff):
@@ -89,7 +117,11 @@ def _finish_one(ending: Ending) -> bool:
 
 
 def record_attempt(ending: Ending, failure: Failure) -> None:
-    """Keep what went wrong in this attempt."""
+    """Keep what went wrong in this attempt.
+
+    Its start is the job's last claim. The row has it, so that nothing is carried through the hot path for the few
+    attempts that fail.
+    """
     Attempt.objects.using(alias()).create(
         job_id=ending.job.id,
         number=ending.job.attempt,
@@ -97,6 +129,6 @@ def record_attempt(ending: Ending, failure: Failure) -> None:
         error=failure.error,
         traceback=failure.traceback,
         worker_name=ending.worker_name,
-        started_at=ending.started_at,
+        started_at=Subquery(jobs().filter(id=ending.job.id).values("started_at")),
         finished_at=DatabaseNow(),
     )

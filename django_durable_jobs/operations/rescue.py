@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db.models import F, QuerySet
@@ -21,8 +21,24 @@ from ..faults import fault
 from ..models import Attempt, Job, Worker
 from .database import alias, dialect, jobs
 from .transition import move
+from .wake import Group, wake_waiting
 
 BATCH: Final = 200
+NEEDED: Final = (
+    *("id", "definition", "queue", "worker_id", "token", "attempt", "max_attempts", "rescues", "started_at"),
+    *("parent_id", "parent_call"),
+)
+
+
+class GivenUp(NamedTuple):
+    """A job that failed with its worker, as the log tells it, and whose child it was."""
+
+    id: UUID
+    definition: str
+    attempt: int
+    queue: str
+    worker_name: str
+    group: Group | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +46,20 @@ class Rescued:
     """What one round did: jobs that are pending again, and jobs that had no attempt left."""
 
     returned: list[UUID]
-    failed: list[UUID]
+    failed: list[GivenUp]
 
 
 def rescue() -> Rescued:
     """Take back up to 200 jobs whose lease is over. Any number of workers may do this at once."""
-    return dialect().in_own_transaction(_rescue)
+    result = dialect().in_own_transaction(_rescue)
+    if groups := {job.group for job in result.failed if job.group is not None}:
+        wake_waiting(groups)
+    return result
 
 
 def _rescue() -> Rescued:
     gone = list(
-        jobs()
-        .abandoned()
-        .order_by("id")
-        .select_for_update(skip_locked=dialect().has_skip_locked)
-        .only("id", "definition", "worker_id", "token", "attempt", "max_attempts", "rescues", "started_at")[:BATCH]
+        jobs().abandoned().order_by("id").select_for_update(skip_locked=dialect().has_skip_locked).only(*NEEDED)[:BATCH]
     )
     fault("before-rescue")
     result = Rescued([], [])
@@ -75,15 +90,18 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, result: Rescued) -> N
         if move("rescue", this, rescues=F("rescues") + 1, attempt=F("attempt") - 1):
             result.returned.append(job.id)
         return
-    if job.attempt >= job.max_attempts:
-        moved = move("give_up", this, rescues=F("rescues") + 1, last_error=error)
-        ended = result.failed
+    used_up = job.attempt >= job.max_attempts
+    if not move("give_up" if used_up else "rescue", this, rescues=F("rescues") + 1, last_error=error):
+        return
+    if used_up:
+        result.failed.append(GivenUp(job.id, job.definition, job.attempt, job.queue, worker_name, _group(job)))
     else:
-        moved = move("rescue", this, rescues=F("rescues") + 1, last_error=error)
-        ended = result.returned
-    if moved:
-        ended.append(job.id)
-        _record(job, error, worker_name)
+        result.returned.append(job.id)
+    _record(job, error, worker_name)
+
+
+def _group(job: Job) -> Group | None:
+    return None if job.parent_id is None else (job.parent_id, job.parent_call)
 
 
 def _record(job: Job, error: str, worker_name: str) -> None:

@@ -23,10 +23,10 @@ def hold(job: Claimed, *, heed: bool = True) -> None:
     cancelled, unless that is not to be heeded.
     """
     this = jobs().running().filter(id=job.id, token=job.token).select_for_update()
-    found = this.values_list("cancel_requested_at", flat=True).first()
-    if found is None and not this.exists():
+    found = this.values_list("id", "cancel_requested_at").first()
+    if found is None:
         raise LeaseLost(f"Job {job.id} is no longer held under this token.")
-    if found is not None and heed:
+    if found[1] is not None and heed:
         raise JobCancelled(f"Job {job.id} was cancelled by an order.")
 
 

@@ -29,8 +29,9 @@ from operator import or_
 from typing import Final
 from uuid import UUID
 
-from django.db.models import Exists, F, OuterRef, Q
-from django.db.models.functions import Substr
+from django.db.models import CharField, Exists, F, OuterRef, Q, Subquery, Value
+from django.db.models.functions import Coalesce, Substr
+from django.db.models.lookups import IsNull, LessThanOrEqual
 
 from ..conf import get_settings
 from ..dialects.now import DatabaseNow
@@ -39,7 +40,7 @@ from ..faults import fault
 from ..models import Approval, EventWait, Message
 from ..outcomes import CHILDREN, Parked
 from ..querysets.jobs import JobQuerySet
-from ..states import OPEN, UNSUCCESSFUL, Status
+from ..states import LAST_FINAL, UNSUCCESSFUL, Status
 from .database import alias, dialect, jobs
 from .transition import move
 
@@ -108,14 +109,26 @@ def _is_to_be_cancelled(job_id: UUID) -> bool:
     return jobs().filter(id=job_id, cancel_requested_at__isnull=False).exists()
 
 
-def wake_waiting(groups: Collection[Group], parked: Collection[UUID] = ()) -> int:
-    """Wake the parents whose children of one of ``groups`` have ended, and jobs just ``parked`` that need not wait."""
-    parents = {parent for parent, _call in groups} | set(parked)
-    waiting = jobs().in_status(Status.WAITING).filter(id__in=parents)
-    found = list(waiting.filter(children_have_ended()).values_list("id", flat=True))
-    several = set(waiting.filter(waiting_for=SEVERAL).values_list("id", flat=True))
-    found += [parent for parent, call in groups if parent in several and _group_has_ended(parent, call)]
-    return wake(found)
+def children_wait(generation: int, key: str, *, first_failure: bool) -> str:
+    """Return the words for a wait for the children of a call, which each of them has as its ``parent_call``."""
+    return f"{FIRST_FAILURE if first_failure else ALL_CHILDREN}{generation}/{key}"
+
+
+def wake_waiting(groups: Collection[Group]) -> int:
+    """Wake the parents that wait for one of these groups of children, if it has ended.
+
+    To be called after the commit that ended a child, and after the one that parked a parent: whichever is the later
+    of the two sees both.
+    """
+    waiting = jobs().in_status(Status.WAITING).filter(id__in={parent for parent, _call in groups})
+    waits = dict(waiting.values_list("id", "waiting_for"))
+    return wake(
+        {
+            parent
+            for parent, call in groups
+            if parent in waits and waits[parent] in (call, SEVERAL) and _group_has_ended(parent, call)
+        }
+    )
 
 
 def wake(ids: Collection[UUID]) -> int:
@@ -131,19 +144,40 @@ def _wake(these: JobQuerySet) -> int:
     return moved
 
 
+def any_open(parent: UUID, call: str | None) -> bool:
+    """Answer whether a child of a call has not ended."""
+    status = jobs().of_call(parent, call).last_status().first()
+    return status is not None and status > LAST_FINAL
+
+
 def children_have_ended() -> Q:
     """Say of a waiting parent that the children it waits for have ended, or one has failed where that is enough."""
-    children = jobs().filter(parent=OuterRef("id"), parent_call=OuterRef("waiting_for"))
-    all_ended = Q(waiting_for__startswith=CHILDREN) & ~Q(Exists(children.in_status(*OPEN)))
-    one_failed = Q(waiting_for__startswith=FIRST_FAILURE) & Q(Exists(children.in_status(*UNSUCCESSFUL)))
-    return all_ended | one_failed
+    # One entry of an index for each parent. By EXISTS some databases read all children of all parents.
+    children = jobs().of_call(OuterRef("id"), OuterRef("waiting_for"))
+    failed = (Subquery(children.filter(status=status).values("status")[:1]) for status in sorted(UNSUCCESSFUL))
+    one_failed = reduce(or_, (Q(IsNull(child, False)) for child in failed))
+    return Q(waiting_for__startswith=CHILDREN) & _all_ended(children) | (
+        Q(waiting_for__startswith=FIRST_FAILURE) & one_failed
+    )
+
+
+def _all_ended(children: JobQuerySet) -> Q:
+    last = Coalesce(Subquery(children.last_status()), Value(""), output_field=CharField())
+    return Q(LessThanOrEqual(last, Value(LAST_FINAL)))
+
+
+def _one_of_several_has_ended() -> Q:
+    """Say of a job with several waits that one for children has ended since its last attempt began."""
+    children = jobs().filter(parent=OuterRef("id"), finished_at__gte=OuterRef("started_at"))
+    siblings = jobs().of_call(OuterRef("parent"), OuterRef("parent_call"))
+    failed = Q(parent_call__startswith=FIRST_FAILURE, status__in=UNSUCCESSFUL)
+    return Q(waiting_for=SEVERAL) & Q(Exists(children.filter(failed | _all_ended(siblings))))
 
 
 def _group_has_ended(parent: UUID, call: str | None) -> bool:
-    children = jobs().filter(parent=parent, parent_call=call)
-    if (call or "").startswith(FIRST_FAILURE) and children.in_status(*UNSUCCESSFUL).exists():
+    if (call or "").startswith(FIRST_FAILURE) and jobs().of_call(parent, call).unsuccessful().exists():
         return True
-    return not children.in_status(*OPEN).exists()
+    return not any_open(parent, call)
 
 
 def wake_forgotten() -> int:
@@ -154,6 +188,7 @@ def wake_forgotten() -> int:
     reasons = [
         Q(cancel_requested_at__isnull=False),
         children_have_ended(),
+        _one_of_several_has_ended(),
         Q(waiting_for__startswith=MESSAGE) & Q(Exists(mail)),
     ]
     waiting = jobs().in_status(Status.WAITING).filter(reduce(or_, reasons))

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from ..dialects.now import DatabaseNow
 from ..errors import WorkerNameTaken
+from ..faults import fault
 from ..models import Worker
 from .database import alias, dialect
 
@@ -21,6 +22,9 @@ def register(  # noqa: PLR0913 -- the columns of a row, by name
 ) -> int:
     """Add a row for a starting worker and return its id; a live worker of the same name refuses it.
 
+    Of several that start at the same instant, exactly one gets the name: each adds a row that does not count yet,
+    and after that is committed they decide one after the other.
+
     ``tried_for`` says how long this process has been at it: a row of its own that is as young comes from a try
     whose answer was lost, and must not keep it out.
     """
@@ -28,13 +32,33 @@ def register(  # noqa: PLR0913 -- the columns of a row, by name
     if tried_for:
         table.filter(name=name, host=host, pid=pid, started_at__gte=DatabaseNow() - tried_for).delete()
     worker = table.create(
-        name=name, host=host, pid=pid, queues=queues, lease_expires_at=DatabaseNow() + lease, seen_at=DatabaseNow()
+        name=name,
+        host=host,
+        pid=pid,
+        queues=queues,
+        lease_expires_at=DatabaseNow() + lease,
+        seen_at=DatabaseNow(),
+        stopped_at=DatabaseNow(),
     )
-    if table.alive().filter(name=name, id__lt=worker.id).exists():
+    if not dialect().in_own_transaction(lambda: _begin(worker)):
         table.filter(id=worker.id).delete()
         raise WorkerNameTaken(f"A live worker has the id {name!r}. Stop it, wait for its lease, or choose another id.")
     dialect().add_queues(queues)
     return worker.id
+
+
+def _begin(worker: Worker) -> bool:
+    """Let the worker count as alive unless another one of its name does.
+
+    Whoever decides meanwhile holds a row that is locked here: either its row was there before this one, or it will
+    find this one.
+    """
+    rows = Worker.objects.using(alias()).filter(name=worker.name, lease_expires_at__gte=DatabaseNow())
+    rivals = list(rows.select_for_update().order_by("id").values_list("id", "stopped_at"))
+    fault("before-worker-begins")
+    if any(stopped_at is None for id_, stopped_at in rivals if id_ != worker.id):
+        return False
+    return bool(Worker.objects.using(alias()).filter(id=worker.id).update(stopped_at=None))
 
 
 def beat(worker_id: int, lease: timedelta) -> bool:

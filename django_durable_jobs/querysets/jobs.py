@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import Count, Q, QuerySet
 
 from ..dialects.now import DatabaseNow
-from ..states import CLOCKED, FINAL, Status
+from ..states import CLOCKED, FINAL, UNSUCCESSFUL, Status
 
 if TYPE_CHECKING:
     from ..models import Job
@@ -59,6 +59,21 @@ class JobQuerySet(QuerySet["Job"]):
     def held_by(self, worker_id: int) -> JobQuerySet:
         """Running jobs of one worker."""
         return self.running().filter(worker_id=worker_id)
+
+    # Children: asked so that their index answers with one entry, however many have ended, and whatever the planner
+    # believes to know of them.
+
+    def of_call(self, parent: Any, call: Any) -> JobQuerySet:
+        """The children that one call of a job has made."""
+        return self.filter(parent=parent, parent_call=call)
+
+    def last_status(self) -> QuerySet[Job, Any]:
+        """The status that sorts last: one beyond ``LAST_FINAL`` says that not all of these children have ended."""
+        return self.order_by("-status").values_list("status", flat=True)[:1]
+
+    def unsuccessful(self) -> JobQuerySet:
+        """Jobs that ended without a result."""
+        return self.filter(status__in=sorted(status.value for status in UNSUCCESSFUL))
 
     def counted_by(self, column: str) -> dict[Any, int]:
         """How many of these jobs there are for each value of a column; ask for few statuses only."""

@@ -190,7 +190,7 @@ def _build(kind: type[Exception], args: tuple[object, ...]) -> Exception | None:
     try:
         native.__init__(exc, *args)
     except Exception:  # noqa: BLE001 -- a UnicodeError wants five arguments; without them it has no details
-        BaseException.args.__set__(exc, args)  # type: ignore[attr-defined]
+        BaseException.args.__set__(exc, args)  # type: ignore[attr-defined]  # a slot of C
     return exc
 
 

@@ -148,11 +148,11 @@ def _string(value: object) -> str:
 #: Type → (tag, writer), by exact type; ``values`` looks subclasses up along their MRO.
 WRITERS: dict[type, tuple[str, Callable[[object], object]]] = {
     bytes: ("$bytes", _write_bytes),  # type: ignore[dict-item]  # the key is the type each writer takes
-    datetime: ("$datetime", _write_datetime),  # type: ignore[dict-item]
-    date: ("$date", date.isoformat),  # type: ignore[dict-item]
-    time: ("$time", _write_time),  # type: ignore[dict-item]
-    timedelta: ("$timedelta", _write_timedelta),  # type: ignore[dict-item]
-    Decimal: ("$decimal", _write_decimal),  # type: ignore[dict-item]
+    datetime: ("$datetime", _write_datetime),  # type: ignore[dict-item]  # each writer takes its own type
+    date: ("$date", date.isoformat),  # type: ignore[dict-item]  # each writer takes its own type
+    time: ("$time", _write_time),  # type: ignore[dict-item]  # each writer takes its own type
+    timedelta: ("$timedelta", _write_timedelta),  # type: ignore[dict-item]  # each writer takes its own type
+    Decimal: ("$decimal", _write_decimal),  # type: ignore[dict-item]  # each writer takes its own type
     UUID: ("$uuid", UUID.__str__),
 }
 

@@ -15,11 +15,13 @@ from uuid import UUID
 
 from ..clock import SYSTEM, Clock
 from ..dialects.rows import Claim, Claimed, Want
+from ..durable.frames import fields_of
 from ..errors import Interrupted
 from ..faults import fault
 from ..operations.database import dialect, jobs
 from ..operations.finish import Ending, finish
 from ..operations.leases import release_unknown
+from ..operations.queues import queue_names
 from ..outcomes import BackedOff, Failed, Failure, Lost, Outcome, Parked, Released, Snoozed, Stored
 from ..rendering import safe_str
 from .executor import Executor
@@ -150,7 +152,7 @@ class Dispatcher:
             if not (isinstance(outcome, Released) and id(job) in fresh):
                 fresh[id(job)] = job, outcome
         for job, outcome in fresh.values():
-            if isinstance(outcome, Lost | Stored):
+            if isinstance(outcome, Lost) or (isinstance(outcome, Stored) and job.parent_id is None):
                 self._leases.end([job])
             else:
                 self._unwritten.append(Ending(job, outcome, name))
@@ -195,7 +197,9 @@ class Dispatcher:
                 # When exactly is the database's to say.
                 self.due_later(0.0)
             if ending.job.id not in stored:
-                logger.info("Job %s ended here after its lease was lost; nothing was stored", ending.job.id)
+                fields = fields_of(ending.job, ending.worker_name)
+                text = "Job %s ended here after its lease was lost; nothing was stored"
+                logger.info(text, ending.job.id, extra=fields)
 
     # Claiming -----------------------------------------------------------------------------------------------
 
@@ -238,6 +242,10 @@ class Dispatcher:
         return self._options.max_jobs is not None and self._claimed >= self._options.max_jobs
 
     def _anything_left(self) -> bool:
+        if self._options.queues is None:
+            # A job that was just run may have been the first to use a queue.
+            for name in queue_names():
+                self.serve(name, self._options.concurrency)
         here = jobs().on_queues(self._lanes)
         if self._options.alone:
             return here.pending().filter(rescues__gt=0).exists()

@@ -21,6 +21,7 @@ from ..errors import (
     RetryAfter,
     SerializationError,
     Snooze,
+    TooDeep,
 )
 from ..outcomes import BackedOff, Cancelled, Failed, Failure, Lost, Outcome, Parked, Released, Snoozed
 from ..rendering import format_traceback, safe_str
@@ -49,7 +50,7 @@ def _of_error(context: JobContext, error: BaseException) -> Outcome:
             return Snoozed(error.delay)
         case NoRetry():
             return Failed(failure_of(error.reason, error))
-        case NonDeterminism() | NotInJob() | OpenTransaction() | SerializationError():
+        case NonDeterminism() | NotInJob() | OpenTransaction() | SerializationError() | TooDeep():
             # The same code, or the same value, would meet the same refusal.
             return Failed(failure_of(error))
         case RetryAfter():

@@ -24,7 +24,7 @@ from ..conf import get_settings
 from ..definitions import Definition, Options
 from ..dialects.rows import Claimed, NewCheckpoint
 from ..durable.context import JobContext
-from ..durable.frames import Frame, frames
+from ..durable.frames import Frame, fields_of, frames
 from ..durable.recorder import Recorder
 from ..durable.replay import History
 from ..durable.threads import Helpers
@@ -33,6 +33,7 @@ from ..errors import (
     Interrupted,
     JobCancelled,
     NoRetry,
+    OpenTransaction,
     SerializationError,
     TimedOut,
 )
@@ -83,10 +84,22 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 -- not the job's code, which is caught closer to it
             outcome = self._stumbled(job, error)
         try:
-            sessions.clean_up()
+            left = sessions.clean_up()
         except BaseException:
-            logger.exception("Connections could not be cleaned after job %s", job.id)
-        return outcome
+            fields = fields_of(job, self._worker_name)
+            logger.exception("Connections could not be cleaned after job %s", job.id, extra=fields)
+            return outcome
+        return outcome if left is None else self._left_open(job, outcome, left)
+
+    def _left_open(self, job: Claimed, outcome: Outcome, left: OpenTransaction) -> Outcome:
+        """Refuse the completion of a job whose writes were rolled back; the same code would do the same again."""
+        fields = fields_of(job, self._worker_name)
+        if not isinstance(outcome, Completed):
+            logger.warning("Job %s ended with its own outcome. %s", job.id, left, extra=fields)
+            return outcome
+        failure = failure_of(left)
+        logger.error("Job %s failed: %s", job.id, failure.error, extra=fields)
+        return Failed(failure)
 
     def _run(self, job: Claimed) -> Outcome:
         prepared = self._prepare(job)
@@ -165,7 +178,7 @@ class Executor:
             args, kwargs = definition.arguments.load(job.payload)
         except DurableJobsError as error:
             # Neither time nor another attempt mends this; code or an operator does.
-            fields = _fields(job, self._worker_name)
+            fields = fields_of(job, self._worker_name)
             logger.error("Job %s cannot run: %s", job.id, error, extra=fields)  # noqa: TRY400 -- our own message
             return Failed(failure_of(error))
         context = JobContext(job, options, self._recorder, worker_name=self._worker_name, helpers=self._helpers)
@@ -189,7 +202,7 @@ class Executor:
     def _raised(self, prepared: _Prepared, error: BaseException) -> Outcome:
         job = prepared.context.row
         outcome = outcome_of(prepared.context, error)
-        fields = _fields(job, self._worker_name)
+        fields = fields_of(job, self._worker_name)
         match outcome:
             case Failed(failure):
                 logger.error("Job %s failed: %s", job.id, failure.error, extra=fields)
@@ -207,7 +220,7 @@ class Executor:
     def _stumbled(self, job: Claimed, error: BaseException) -> Outcome:
         """Make an outcome of an error outside of the job's code, such as memory that is full."""
         try:
-            logger.error("Job %s could not be run", job.id, exc_info=error, extra=_fields(job, self._worker_name))
+            logger.error("Job %s could not be run", job.id, exc_info=error, extra=fields_of(job, self._worker_name))
             failure = failure_of(error)
         except BaseException:  # noqa: BLE001 -- even describing it fails
             failure = Failure(f"{type(error).__name__} (it cannot be described)", "")
@@ -271,7 +284,8 @@ async def _end_tasks(context: JobContext) -> None:
         task.cancel()
     with suppress(asyncio.CancelledError):
         if tasks and (await asyncio.wait(tasks, timeout=LEFTOVER_TIME))[1]:
-            logger.warning("Calls of job %s do not end although they were cancelled", context.id)
+            fields = fields_of(context.row, context.worker_name)
+            logger.warning("Calls of job %s do not end although they were cancelled", context.id, extra=fields)
 
 
 @lru_cache(maxsize=1024)
@@ -286,8 +300,3 @@ def _with_overrides(definition: Definition, text: str) -> Options:
         return definition.options.changed(given)
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise SerializationError(f"The stored options of the job cannot be read: {safe_str(error, 200)}") from error
-
-
-def _fields(job: Claimed, worker_name: str) -> dict[str, object]:
-    names = ("definition", "attempt", "queue")
-    return {"job": str(job.id), **{name: getattr(job, name) for name in names}, "worker": worker_name}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
+from ..durable.frames import fields_of
 from ..operations.rescue import next_expiry, rescue
 from .options import WorkerOptions
 
@@ -35,8 +36,9 @@ class Rescuer:
         if expiry > timedelta(0):
             return min(interval, expiry + A_LITTLE_LATER).total_seconds()
         found = rescue()
-        for job_id in found.failed:
-            logger.error("Job %s failed: its worker was lost and no attempt is left", job_id)
+        for job in found.failed:
+            text = "Job %s failed: its worker was lost and no attempt is left"
+            logger.error(text, job.id, extra=fields_of(job, job.worker_name))
         if found.returned:
             logger.warning("%d jobs of lost workers are pending again", len(found.returned))
             self._rescued()

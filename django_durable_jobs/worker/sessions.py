@@ -13,11 +13,13 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, TypeVar
 
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from ..clock import SYSTEM
 from ..dialects import dialect_of
+from ..errors import OpenTransaction
 from ..operations.connections import is_own, opened, transaction_open
 from ..operations.database import alias
 
@@ -43,7 +45,7 @@ class _Use:
 
 
 _inherited: list[object] = []
-"""Connections of a parent process, kept so that nothing ever closes them here: that would end its sessions."""
+"""Connections and pools of a parent process, kept so that nothing here ever closes them and ends its sessions."""
 
 
 def install() -> None:
@@ -59,6 +61,8 @@ def _give_forked_processes_their_own() -> None:
 
 
 def _forget_inherited() -> None:
+    # A pool's sessions are the parent's as well, and the threads that look after it do not exist here.
+    _inherited.extend(pool for name in connections if (pool := dialect_of(name).take_pool()) is not None)
     for connection in opened():
         if connection.connection is not None:
             _inherited.append(connection.connection)
@@ -95,24 +99,40 @@ def before_job() -> None:
     for connection in opened():
         if connection.connection is not None and SYSTEM.monotonic() - _use_of(connection).last > CHECK_AFTER:
             connection.health_check_enabled = True  # type: ignore[attr-defined]  # the stubs lack it
-            connection.health_check_done = False  # type: ignore[attr-defined]
+            connection.health_check_done = False  # type: ignore[attr-defined]  # as above
 
 
-def clean_up() -> None:
-    """Leave every connection of this thread as new; called after each job."""
+def clean_up() -> OpenTransaction | None:
+    """Leave every connection of this thread as new; called after each job.
+
+    Returns an error, not raised, if a transaction was open: what was written in it is rolled back.
+    """
+    left = None
     for connection in opened():
-        if connection.connection is not None or connection.in_atomic_block:
-            _clean(connection)
+        if (connection.connection is not None or connection.in_atomic_block) and _clean(connection):
+            left = _left_open(connection)
         connection.queries_log.clear()  # with DEBUG Django keeps every statement
+    return left
+
+
+def _left_open(connection: BaseDatabaseWrapper) -> OpenTransaction:
+    return OpenTransaction(
+        f"A transaction was left open on database {connection.alias!r}; it was rolled back. Commit it before the code "
+        "returns, e.g. with atomic() as a with block."
+    )
 
 
 def around(function: Callable[[], Result]) -> Result:
     """Run a function that an async job sends to a thread, with connections that are clean before and after."""
     before_job()
+    left = None
     try:
-        return function()
+        result = function()
     finally:
-        clean_up()
+        left = clean_up()
+    if left is not None:
+        raise left
+    return result
 
 
 def between(function: Callable[[], Result]) -> Result:
@@ -121,25 +141,27 @@ def between(function: Callable[[], Result]) -> Result:
     The rest is cleaned when the job is over: that costs a round trip, and this runs for each query.
     """
     before_job()
+    left = None
     try:
-        return function()
+        result = function()
     finally:
         for connection in opened():
             if transaction_open(connection):
                 _drop(connection)
+                left = _left_open(connection)
             _use_of(connection).last = SYSTEM.monotonic()
+    if left is not None:
+        raise left
+    return result
 
 
-def _clean(connection: BaseDatabaseWrapper) -> None:
-    use = _use_of(connection)
+def _clean(connection: BaseDatabaseWrapper) -> bool:
+    """Make the connection as new; answer whether a transaction had to be rolled back."""
+    use, rolled_back = _use_of(connection), False
     try:
         # Asked first, as none of it needs a statement that would have been noticed.
         if transaction_open(connection) or connection.in_atomic_block or connection.closed_in_transaction:
-            logger.warning(
-                "A job left a transaction open on database %r; it was rolled back",
-                connection.alias,
-                extra={"database": connection.alias},
-            )
+            rolled_back = True
             _drop(connection)
         elif connection.errors_occurred:
             _drop(connection)
@@ -151,6 +173,7 @@ def _clean(connection: BaseDatabaseWrapper) -> None:
     if use.used:
         use.used = False
         use.last = SYSTEM.monotonic()
+    return rolled_back
 
 
 def _drop(connection: BaseDatabaseWrapper) -> None:
@@ -161,7 +184,7 @@ def _drop(connection: BaseDatabaseWrapper) -> None:
     connection.needs_rollback = False
     connection.closed_in_transaction = False
     try:
-        connection.close()
+        dialect_of(connection.alias).end_session(connection)
     except Exception as error:  # noqa: BLE001 -- it is gone either way
         logger.debug("A connection could not be closed: %s", error)
         connection.connection = None

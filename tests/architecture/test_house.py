@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import django_durable_jobs
+from tests.databases import ROOT
 
 PACKAGE = Path(django_durable_jobs.__file__).parent
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts)
@@ -23,9 +25,12 @@ PUBLIC = [
     "ArgumentError",
     "Backoff",
     "CallError",
+    "ChildFailed",
+    "ChildResult",
     "Decision",
     "DurableJob",
     "DurableJobsError",
+    "Invocation",
     "JobCancelled",
     "JobContext",
     "JobEnded",
@@ -36,6 +41,7 @@ PUBLIC = [
     "NoRetry",
     "NonDeterminism",
     "OptionError",
+    "Results",
     "RetryAfter",
     "SerializationError",
     "Snooze",
@@ -46,6 +52,7 @@ PUBLIC = [
     "acall",
     "aemit",
     "aenqueue",
+    "agather",
     "approve",
     "asend_message",
     "asleep",
@@ -60,17 +67,32 @@ PUBLIC = [
     "emit",
     "enqueue",
     "enqueue_many",
+    "gather",
     "get_job",
+    "new_job_id",
     "pending_approvals",
     "reject",
     "retry",
     "send_message",
     "sleep",
     "sleep_until",
+    "threshold",
     "wait_for_approval",
     "wait_for_event",
     "wait_for_message",
 ]
+
+
+JOB_IN_MESSAGE = re.compile(r"\b[Jj]ob %s")
+
+
+EVERYWHERE = sorted(
+    path
+    for folder in ("django_durable_jobs", "docs", "example_project", "tests")
+    for path in (ROOT / folder).rglob("*.py")
+)
+LINT_IS_TOLD = re.compile(r"#\s*noqa(?!: [A-Z0-9]+(, ?[A-Z0-9]+)* --? \S)")
+TYPES_ARE_TOLD = re.compile(r"#\s*type: ignore(?!\[[a-z,-]+\]  # \S)")
 
 
 def relative(path: Path) -> str:
@@ -118,7 +140,7 @@ def test_only_the_clock_asks_the_host_for_time() -> None:
     """Stored times are the database's; waits are the clock's."""
     asks = r"\btime\.(time|monotonic|sleep|perf_counter)\(|datetime\.(now|utcnow)\(|timezone\.now\("
     # The portable dialect's pause between two tries of a transaction is a length, not an instant.
-    assert lines_with(asks, allowed={"clock.py", "dialects/session.py"}) == []
+    assert lines_with(asks, allowed={"clock.py", "dialects/transactions.py"}) == []
 
 
 def test_a_status_is_written_by_one_function() -> None:
@@ -127,3 +149,34 @@ def test_a_status_is_written_by_one_function() -> None:
         lines_with(r"\.update\([^)]*status\s*=|\.status\s*=[^=]", allowed={"dialects/", "operations/transition.py"})
         == []
     )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_line_of_the_log_about_one_job_carries_its_fields(path: Path) -> None:
+    """B7: whoever looks for a job in a log looks by the field, not by the words of the message."""
+    tree = ast.parse(path.read_text())
+    texts = {
+        target.id: node.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and ast.unparse(node.func).startswith("logger.") and node.args):
+            continue
+        first = node.args[0]
+        message = texts.get(first.id) if isinstance(first, ast.Name) else getattr(first, "value", "")
+        if JOB_IN_MESSAGE.search(str(message)):
+            assert "extra" in {keyword.arg for keyword in node.keywords}, f"line {node.lineno}"
+
+
+def test_whoever_silences_a_rule_says_why() -> None:
+    """A test may hand over what the types forbid without a word: that is what it tests."""
+    silent = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in EVERYWHERE
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if LINT_IS_TOLD.search(line) or (path in SOURCES and TYPES_ARE_TOLD.search(line))
+    ]
+    assert silent == []

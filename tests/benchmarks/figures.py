@@ -190,6 +190,19 @@ ALL = (
         (ours("`call()`"), Contender("limit: single-row commits", "limit:StepLimit"), replace(PEER_DBOS, count=1_600)),
     ),
     Figure(
+        "fan-out",
+        "Fan-out and fan-in: a parent with 10,000 or 1,000 no-op children, one worker process",
+        "FanOut",
+        (Metric("rate", "children/s"), Metric("seconds", "s", more_is_better=False)),
+        10_000,
+        (
+            ours("`gather()` of 10,000"),
+            replace(ours("`gather()` of 1,000"), count=1_000),
+            Contender("limit: COPY, then batches of 100; 10,000", "limit:FamilyLimit", "100"),
+            Contender("limit: COPY, then batches of 100; 1,000", "limit:FamilyLimit", "100", count=1_000),
+        ),
+    ),
+    Figure(
         "memory",
         "Memory of a worker over 200,000 no-op jobs",
         "Memory",

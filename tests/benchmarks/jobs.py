@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from django_durable_jobs import call, durable_job
+from django_durable_jobs import call, durable_job, gather
 from tests.benchmarks import bodies
 from tests.benchmarks.place import QUEUE, mark
 
@@ -31,6 +31,14 @@ def arrive(n: int) -> None:
 def stay(n: int) -> None:
     """Stay until killed, the first time."""
     bodies.stay(n)
+
+
+@durable_job(queue=QUEUE)
+def family(children: int) -> None:
+    """Have so many no-op children."""
+    started = call(bodies.moment)
+    results = gather(*(noop.s(n) for n in range(children)))
+    mark(started, time.time_ns(), len(results))
 
 
 @durable_job(queue=QUEUE)

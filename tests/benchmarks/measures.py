@@ -163,6 +163,21 @@ class StepsEight(Steps):
     workflows = 8
 
 
+class FanOut(Measure):
+    """From the start of a parent's code until it has the results of all its children."""
+
+    def prepare(self, n: int) -> None:
+        self.system.install()
+        self.system.send_family(n)
+        self.system.settle()
+
+    def run(self) -> Metrics:
+        self.system.drain(1, self.seconds)
+        (begin, end, children), *_more = self.await_marks(1, 1)
+        seconds = (end - begin) / 1e9
+        return {"rate": children / seconds, "seconds": seconds}
+
+
 class Rescue(Measure):
     """Seconds from ``kill -9`` of the worker until the body runs again in a worker started right after it."""
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import NAMESPACE_URL, UUID, uuid1, uuid4, uuid5
 
 import pytest
 from django.db import IntegrityError, transaction
 
-from django_durable_jobs import ArgumentError, OptionError, SerializationError, enqueue_many
+from django_durable_jobs import ArgumentError, OptionError, SerializationError, enqueue_many, new_job_id
 from django_durable_jobs.durable.job import Invocation
-from django_durable_jobs.ids import new_id
 from django_durable_jobs.models import Job
 from django_durable_jobs.operations import enqueue as enqueueing
 from django_durable_jobs.operations.claim import claim
-from tests.factories import claim_of, make_worker
+from django_durable_jobs.operations.delete import delete
+from django_durable_jobs.operations.finish import Ending, finish
+from django_durable_jobs.outcomes import Completed
+from tests.factories import claim_of, claim_one, make_worker
 from tests.jobs import add, explode, noop
 from tests.transactions import rolled_back
 from tests.waiting import together
@@ -103,9 +105,9 @@ def test_many_jobs_are_part_of_the_callers_transaction() -> None:
 def test_n32_an_error_of_the_database_leaves_none_of_many_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     # The last of them has the id of a job that is there: the statements before it have gone through.
     known = noop.enqueue(1)
-    made = [new_id() for _n in range(1199)]
+    made = [new_job_id() for _n in range(1199)]
     ids = iter([*made, known.id])
-    monkeypatch.setattr(enqueueing, "new_id", lambda: next(ids))
+    monkeypatch.setattr(enqueueing, "new_job_id", lambda: next(ids))
     with pytest.raises(IntegrityError):
         noop.enqueue_many([(n,) for n in range(1200)])
     assert list(Job.objects.values_list("id", flat=True)) == [known.id]
@@ -121,7 +123,7 @@ def test_jobs_stored_together_are_claimed_in_their_order() -> None:
 
 
 def test_n29_a_given_id_is_used_and_a_repeat_finds_the_same_job() -> None:
-    job_id = new_id()
+    job_id = new_job_id()
     handles = [add.using(id=job_id).enqueue(1, 2) for _n in range(3)]
     assert {handle.id for handle in handles} == {job_id}
     assert Job.objects.count() == 1
@@ -129,7 +131,7 @@ def test_n29_a_given_id_is_used_and_a_repeat_finds_the_same_job() -> None:
 
 @pytest.mark.parametrize("job", [add.s(1, 3), noop.s(1)])
 def test_n29_an_id_that_belongs_to_another_job_is_refused(job: Any) -> None:
-    job_id = new_id()
+    job_id = new_job_id()
     add.using(id=job_id).enqueue(1, 2)
     with pytest.raises(OptionError, match=f"{job_id} belongs to another job"):
         job.job.using(id=job_id).enqueue(*job.args)
@@ -142,15 +144,39 @@ def test_n29_an_id_that_is_no_uuid_is_refused(wrong: Any) -> None:
         add.using(id=wrong)
 
 
+@pytest.mark.parametrize("wrong", [uuid1(), uuid4(), uuid5(NAMESPACE_URL, "https://shop.example/9"), UUID(int=0)])
+def test_n29_an_id_that_does_not_sort_by_its_creation_is_refused_and_the_way_to_make_one_is_named(wrong: UUID) -> None:
+    with pytest.raises(OptionError, match=rf"version 7.*sort.*not {wrong} of version.*new_job_id\(\)"):
+        add.using(id=wrong)
+
+
+def test_n29_an_id_of_a_deleted_job_makes_a_new_job() -> None:
+    job_id = new_job_id()
+    done = claim_one(id=job_id, definition=add.name, payload=add.definition.arguments.dump((1, 2), {}, 1000))
+    finish([Ending(done, Completed("3"))])
+    assert add.using(id=job_id).enqueue(1, 2).status == "completed"
+    delete(done.id)
+    again = add.using(id=job_id).enqueue(1, 2)
+    assert (again.id, again.status) == (job_id, "pending")
+    assert again.job().token == 0
+
+
+def test_n29_an_id_of_a_deleted_job_may_be_another_jobs() -> None:
+    job_id = new_job_id()
+    add.using(id=job_id).enqueue(1, 2)
+    delete(job_id)
+    assert noop.using(id=job_id).enqueue(1).job().definition == noop.name
+
+
 def test_n29_one_call_cannot_use_an_id_twice() -> None:
-    job = add.using(id=new_id())
+    job = add.using(id=new_job_id())
     with pytest.raises(OptionError, match="same id"):
         enqueue_many([job.s(1, 2), job.s(1, 2)])
     assert not Job.objects.exists()
 
 
 def test_n29_an_id_of_another_job_refuses_all_jobs_of_the_call() -> None:
-    job_id = new_id()
+    job_id = new_job_id()
     add.using(id=job_id).enqueue(1, 2)
     mixed: list[Invocation[Any]] = [noop.s(1), add.using(id=job_id).s(1, 3), noop.s(2)]
     with pytest.raises(OptionError, match="another job"):
@@ -159,7 +185,7 @@ def test_n29_an_id_of_another_job_refuses_all_jobs_of_the_call() -> None:
 
 
 def test_jobs_with_and_without_ids_are_stored_together() -> None:
-    job_id = new_id()
+    job_id = new_job_id()
     add.using(id=job_id).enqueue(1, 2)
     mixed: list[Invocation[Any]] = [noop.s(1), add.using(id=job_id).s(1, 2), noop.s(2)]
     first, known, last = enqueue_many(mixed)
@@ -170,14 +196,14 @@ def test_jobs_with_and_without_ids_are_stored_together() -> None:
 
 def test_n29_the_same_id_from_several_threads_makes_one_job() -> None:
     for _round in range(10):
-        job_id = new_id()
+        job_id = new_job_id()
         handles = together(*[lambda job_id=job_id: add.using(id=job_id).enqueue(1, 2) for _n in range(4)])
         assert {handle.id for handle in handles} == {job_id}
         assert Job.objects.filter(id=job_id).count() == 1
 
 
 def test_a_repeat_with_a_given_id_inside_a_transaction_leaves_it_usable() -> None:
-    job_id = new_id()
+    job_id = new_job_id()
     add.using(id=job_id).enqueue(1, 2)
     with transaction.atomic():
         add.using(id=job_id, delay=timedelta(seconds=1)).enqueue(1, 2)

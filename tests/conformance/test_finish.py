@@ -32,7 +32,7 @@ every_ending = pytest.mark.parametrize("outcome", ENDINGS.values(), ids=ENDINGS.
 
 def end(job: Claimed, outcome: Outcome, *, worker: str = "") -> bool:
     """Store how a job ended; answer whether it took effect."""
-    return finish([Ending(job, outcome, worker, None)])[0] == {job.id}
+    return finish([Ending(job, outcome, worker)])[0] == {job.id}
 
 
 def everything_of(job: Claimed) -> tuple[dict[str, Any], int]:
@@ -66,6 +66,18 @@ def test_a_failure_ends_the_job_and_is_kept_with_its_traceback() -> None:
     (attempt,) = row.attempts.all()
     assert (attempt.number, attempt.end, attempt.error) == (1, "failed", FAILURE.error)
     assert (attempt.traceback, attempt.worker_name) == (FAILURE.traceback, "w1")
+
+
+@pytest.mark.parametrize("name", ["fail", "back_off"])
+def test_a_failed_attempt_lasted_from_its_claim_to_its_end(dialect: Dialect, name: str) -> None:
+    job = claim_one()
+    claimed_at = present(job).started_at
+    dialect.clock_offset = timedelta(seconds=7)
+    assert end(job, ENDINGS[name])
+    (attempt,) = present(job).attempts.all()
+    assert attempt.started_at == claimed_at
+    assert attempt.started_at is not None
+    assert attempt.finished_at - attempt.started_at >= timedelta(seconds=6)
 
 
 def test_a_back_off_is_due_after_its_delay_by_the_databases_clock(dialect: Dialect) -> None:

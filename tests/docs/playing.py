@@ -221,9 +221,8 @@ def worker_beside() -> Iterator[None]:
 
 def drain() -> None:
     """Let a real worker run everything that is pending, on every queue."""
-    queues = dict.fromkeys(Queue.objects.values_list("name", flat=True), 4)
-    if queues:
-        Worker(WorkerOptions(name=f"docs-{os.getpid()}", queues=queues, drain=True)).run()
+    if Queue.objects.exists():
+        Worker(WorkerOptions(name=f"docs-{os.getpid()}", concurrency=4, drain=True)).run()
         with warnings.catch_warnings():
             # A worker that ran async jobs leaves its stopped event loop to the collector; its process would end here.
             warnings.simplefilter("ignore", ResourceWarning)

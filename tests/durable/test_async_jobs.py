@@ -15,7 +15,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection, connections, transaction
 
 from django_durable_jobs import Backoff, LeaseLost, acall, call, current_job, durable_job
-from django_durable_jobs.errors import Interrupted
+from django_durable_jobs.errors import Interrupted, OpenTransaction
 from django_durable_jobs.models import Checkpoint, Queue
 from django_durable_jobs.outcomes import BackedOff, Completed, Failed, Lost, Outcome, Released
 from tests.durable.running import COMMITS, NOW, Runner, row, stored
@@ -271,16 +271,14 @@ def test_x35_sync_code_of_an_async_job_leaves_a_clean_thread(runner: Runner) -> 
 
 
 def test_x35_the_async_orm_gets_one_thread_per_job_and_that_is_cleaned(runner: Runner) -> None:
-    def begin() -> str:
+    def begin() -> None:
         transaction.set_autocommit(False)
-        return leave_transaction_open_by_orm()
-
-    def leave_transaction_open_by_orm() -> str:
         Queue.objects.create(name="not-committed")
-        return threading.current_thread().name
 
     async def script() -> list[Any]:
-        threads = {await sync_to_async(begin)(), await sync_to_async(leave_thread_name)()}
+        with pytest.raises(OpenTransaction, match="left open on database 'default'; it was rolled back"):
+            await sync_to_async(begin)()
+        threads = {await sync_to_async(leave_thread_name)() for _ in range(2)}
         return [
             sorted(threads),
             await Queue.objects.filter(name="not-committed").aexists(),

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from django_durable_jobs import call, durable_job
-from django_durable_jobs.models import Checkpoint
-from django_durable_jobs.outcomes import Completed, Failed
+from django_durable_jobs import call, current_job, durable_job
+from django_durable_jobs.models import Checkpoint, Job
+from django_durable_jobs.outcomes import BackedOff, Completed, Failed
 from tests.durable.running import COMMITS, Runner, row, stored
+from tests.jobs import add
 
 pytestmark = COMMITS
 
@@ -193,3 +194,25 @@ def test_functions_that_a_job_makes_anew_are_not_kept(runner: Runner) -> None:
     assert runner.attempt() == Completed(None)
     gc.collect()
     assert made[0]() is None
+
+
+def enqueue_add() -> str:
+    return str(add.enqueue(1, 2).id)
+
+
+def test_n31_a_job_that_a_call_enqueues_is_enqueued_once_however_often_the_job_is_replayed(runner: Runner) -> None:
+    def script() -> str:
+        made = call(enqueue_add)
+        if current_job().attempt == 1:
+            raise ValueError("once")
+        return made
+
+    job = runner.enqueue(script)
+    assert isinstance(runner.attempt(), BackedOff)
+    child = Job.objects.exclude(id=job.id).get()
+    outcomes = [runner.attempt(), runner.attempt()]
+    assert {outcome for outcome in outcomes if isinstance(outcome, Completed)} == {
+        Completed("3"),
+        Completed(f'"{child.id}"'),
+    }
+    assert Job.objects.count() == 2

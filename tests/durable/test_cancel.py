@@ -12,7 +12,7 @@ import pytest
 from django_durable_jobs import Backoff, acall, call, cancel, retry, sleep
 from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.errors import JobCancelled, JobNotFound, TransitionRefused
-from django_durable_jobs.ids import new_id
+from django_durable_jobs.ids import new_job_id
 from django_durable_jobs.models import Attempt, Job
 from django_durable_jobs.operations.cancel import cancelled_jobs_of
 from django_durable_jobs.outcomes import Cancelled, Completed, Released
@@ -61,7 +61,7 @@ def test_a_job_that_has_ended_cannot_be_cancelled(status: Status) -> None:
     assert Job.objects.values().get(id=job.id) == before
 
 
-@pytest.mark.parametrize("job", ["no id", new_id()])
+@pytest.mark.parametrize("job", ["no id", new_job_id()])
 def test_an_unknown_job_cannot_be_cancelled(job: Any) -> None:
     with pytest.raises(JobNotFound, match="no job"):
         cancel(job)

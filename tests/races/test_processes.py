@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from django.db import connection
 
+from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.models import Attempt, Checkpoint, Job
 from tests.databases import URL_VARIABLE, database_url
 from tests.reliability.harness import RunJobs, Workers
@@ -47,11 +47,11 @@ def test_x21_three_processes_share_one_queue(workers: Workers) -> None:
 
 @pytest.mark.timeout(120)
 def test_x31_processes_whose_transactions_begin_without_the_lock_never_show_that_the_database_was_locked(
-    workers: Workers,
+    workers: Workers, dialect: Dialect
 ) -> None:
     """The project has not set `transaction_mode`: its own transactions are deferred, ours are not."""
-    if connection.vendor != "sqlite":
-        pytest.skip("only SQLite has one lock for all writers")
+    if dialect.has_parallel_writers:
+        pytest.skip("has_parallel_writers: only SQLite has one lock for all writers")
     deferred = {URL_VARIABLE: f"{database_url()}?transaction_mode=DEFERRED"}
     two = [workers.start("--queue", "default=2", settings={"LEASE": 30.0}, environment=deferred) for _ in range(2)]
     for number in range(0, JOBS, 3):

@@ -15,9 +15,9 @@ import threading
 import time
 from pathlib import Path
 
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 
-from django_durable_jobs import Backoff, call, current_job, durable_job
+from django_durable_jobs import Backoff, call, current_job, durable_job, sleep
 from django_durable_jobs.models import Job
 from tests.reliability.orders import obey, wait_for
 
@@ -131,6 +131,37 @@ def fork_and_query(ledger: str) -> bool:
 
 
 @durable_job
+def fork_and_name_sessions(ledger: str) -> bool:
+    """Fork, query in both processes, and note whether the child's session was there before the fork."""
+    before = _session(), connection.connection
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pid FROM pg_stat_activity")
+        known = {pid for (pid,) in cursor.fetchall()}
+    child = os.fork()
+    if child == 0:
+        try:
+            note(ledger, f"child {'shared' if _session() in known else 'own'}")
+            connections.close_all()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    return (_session(), connection.connection) == before
+
+
+@durable_job
+def leave_transaction_open(ledger: str) -> None:
+    """Leave a transaction open, in a session whose number is noted."""
+    transaction.set_autocommit(False)
+    note(ledger, f"session {_session()}")
+
+
+def _session() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return int(cursor.fetchone()[0])
+
+
+@durable_job
 def spin(seconds: float) -> int:
     """Compute, in Python alone."""
     turns, until = 0, time.monotonic() + seconds
@@ -178,3 +209,10 @@ def die(ledger: str, name: str, how: str) -> None:
             sys.exit(3)
         case _:
             raise ValueError(how)
+
+
+@durable_job
+def sleep_long(n: int) -> int:
+    """Wait for an hour, as a row."""
+    sleep(3600)
+    return n

@@ -13,6 +13,7 @@ import pytest
 from django.db import DatabaseError, OperationalError, connections
 
 from django_durable_jobs.models import Attempt, Checkpoint, Job
+from django_durable_jobs.models import Worker as WorkerRow
 from django_durable_jobs.worker.worker import WAIT_FOR_DATABASE, Worker
 from tests.databases import URL_VARIABLE
 from tests.factories import present
@@ -158,6 +159,21 @@ def test_x15_a_worker_that_waits_for_its_database_stops_when_asked(workers: Work
         with Stopwatch() as watch:
             assert process.ended() == 0
     assert watch.seconds < 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_x15_a_worker_whose_database_never_comes_ends_with_an_exit_code_and_one_line(workers: Workers) -> None:
+    if not has_sessions():
+        pytest.skip("a database in a file is there or not")
+    impatient = {"DURABLE_JOBS_TEST_MODULE": str(Path(__file__).with_name("short_patience.py"))}
+    with Proxy() as proxy:
+        one = workers.start("--queue", "default=1", ready=False, environment={URL_VARIABLE: proxy.url, **impatient})
+        assert one.ended(20) == 1
+    assert "trying again in 0.1 s" in one.output
+    *_, last = one.output.splitlines()
+    assert "The jobs' database did not answer for " in last
+    assert "Traceback" not in one.output
+    assert not WorkerRow.objects.exists()
 
 
 class ImpatientClock:

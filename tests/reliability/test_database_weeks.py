@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
+import time
 from datetime import timedelta
 
 import psutil
@@ -12,6 +15,7 @@ from django.db.backends.signals import connection_created
 from pytest_django import Settings
 
 from django_durable_jobs.models import Job
+from django_durable_jobs.worker.worker import Worker
 from tests.jobs import async_add, noop, sums
 from tests.reliability.database_jobs import call_and_query, call_and_query_async
 from tests.reliability.harness import RunJobs, Stopwatch, Workers
@@ -25,6 +29,7 @@ WAVE, JOBS = 2_000, 20_000
 ENOUGH = 15.0
 """Seconds after which fewer jobs will do, where the database is slow."""
 SLOTS = 4
+WARM, POLLS = 1_000, 20_000
 
 
 def run(jobs: int) -> None:
@@ -62,6 +67,54 @@ def test_i31_twenty_thousand_jobs_leave_no_trace_in_the_worker(workers: Workers)
     assert threads <= SLOTS + 9
     assert connections <= SLOTS + 8
     assert not Job.objects.exclude(status="completed").exists()
+
+
+class Hurried:
+    """A clock of services whose waits are over at once: a day of rounds takes seconds."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.calm = threading.Event()
+        """From here on waits are waited for, so that the worker can end as usual."""
+        self._ahead = 0.0
+        self._guard = threading.Lock()
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        if self.calm.is_set():
+            return event.wait(seconds)
+        with self._guard:
+            self.rounds += 1
+            self._ahead += seconds
+        return event.is_set()
+
+
+def test_x69_twenty_thousand_polls_with_debug_leave_no_memory_behind(settings: Settings) -> None:
+    """The blocks that Python has given out are counted: following each of them would take minutes."""
+    settings.DEBUG = True
+    clock = Hurried()
+    worker = Worker(options(), clock=clock)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        eventually(lambda: clock.rounds > WARM, seconds=50)
+        before = blocks()
+        with Stopwatch() as watch:
+            eventually(lambda: clock.rounds > POLLS or watch.seconds > ENOUGH, seconds=50)
+        grown = blocks() - before
+    finally:
+        clock.calm.set()
+        worker.stop()
+        thread.join(20)
+    assert not thread.is_alive()
+    assert grown < (clock.rounds - WARM) // 10, f"{grown} blocks after {clock.rounds} rounds"
+
+
+def blocks() -> int:
+    gc.collect()
+    return sys.getallocatedblocks()
 
 
 def test_x69_with_debug_no_thread_keeps_its_queries(settings: Settings) -> None:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+from django.db import connection
+
+from django_durable_jobs import JobFailed
+from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.models import Attempt, Worker
 from django_durable_jobs.states import Status
+from tests.databases import URL_VARIABLE, database_url
 from tests.factories import present
 from tests.reliability.harness import Workers
 from tests.reliability.process_jobs import (
+    fork_and_name_sessions,
     fork_and_query,
     fork_and_terminate,
     hold,
     hold_the_interpreter,
+    leave_transaction_open,
     remember,
     spin,
 )
@@ -26,6 +34,40 @@ def test_a_forked_process_gets_a_connection_of_its_own_and_leaves_the_jobs_alone
         assert fork_and_query.enqueue(workers.ledger).result(15) is True
     assert workers.lines("child") == ["child 1 own", "child 2 own", "child 3 own"]
     assert "Traceback" not in worker.output
+
+
+def test_x39_a_forked_process_takes_nothing_from_the_pool_of_its_parent(workers: Workers, dialect: Dialect) -> None:
+    if not dialect.has_notifications:
+        pytest.skip("has_notifications: Django has a pool on PostgreSQL only")
+    worker = workers.start("--queue", "default=1", environment={URL_VARIABLE: _pooled()})
+    for _ in range(3):
+        assert fork_and_name_sessions.enqueue(workers.ledger).result(15) is True
+    assert workers.lines("child") == ["child own"] * 3
+    assert "Traceback" not in worker.output
+
+
+def test_x35_a_session_that_a_job_left_in_a_transaction_does_not_go_back_to_the_pool(
+    workers: Workers, dialect: Dialect
+) -> None:
+    if not dialect.has_notifications:
+        pytest.skip("has_notifications: Django has a pool on PostgreSQL only")
+    workers.start("--queue", "default=1", environment={URL_VARIABLE: _pooled()})
+    with pytest.raises(JobFailed, match="OpenTransaction"):
+        leave_transaction_open.enqueue(workers.ledger).result(15)
+    (line,) = workers.noted("session")
+
+    def alive() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [line.split()[1]])
+            return int(cursor.fetchone()[0])
+
+    eventually(lambda: not alive())
+    assert remember.enqueue(workers.ledger, "later").result(15) == "later"
+
+
+def _pooled() -> str:
+    url = database_url()
+    return f"{url}{'&' if '?' in url else '?'}pool=10"
 
 
 def test_sigterm_ends_a_process_that_a_job_forked(workers: Workers) -> None:

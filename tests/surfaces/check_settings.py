@@ -10,7 +10,7 @@ import json
 import os
 from typing import Any
 
-from tests.settings import *  # noqa: F403
+from tests.settings import *
 
 CHANGES: dict[str, Any] = json.loads(os.environ.get("DURABLE_JOBS_TEST_CHANGES", "{}"))
 
@@ -24,5 +24,5 @@ class JobsElsewhere:
 
 
 for alias, changed in CHANGES.pop("DATABASES", {}).items():
-    DATABASES[alias] = {**DATABASES.get(alias, DATABASES["default"]), **changed}  # noqa: F405
+    DATABASES[alias] = {**DATABASES.get(alias, DATABASES["default"]), **changed}
 globals().update(CHANGES)

@@ -11,7 +11,7 @@ import re
 from django.apps import AppConfig
 
 from tests.databases import ROOT
-from tests.settings import *  # noqa: F403
+from tests.settings import *
 
 
 class LogJobs(AppConfig):
@@ -25,7 +25,7 @@ class LogJobs(AppConfig):
         from tests.surfaces import log_jobs  # noqa: F401, PLC0415 -- after the registry of apps is ready
 
 
-INSTALLED_APPS = [*INSTALLED_APPS, "tests.surfaces.log_settings.LogJobs"]  # noqa: F405
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.surfaces.log_settings.LogJobs"]
 
 if os.environ.get("DURABLE_JOBS_TEST_LOGGING") == "documented":
     page = (ROOT / "docs" / "how-to" / "logging.md").read_text()

@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,9 +15,17 @@ import pytest
 from django_durable_jobs.contrib.logging import FIELDS, JobFilter, JobFormatter, add_job_fields, job_fields
 from django_durable_jobs.durable.context import JobContext
 from django_durable_jobs.durable.frames import Frame, frames
+from django_durable_jobs.durable.recorder import Recorder
+from django_durable_jobs.operations.checkpoints import SteadySave
+from django_durable_jobs.outcomes import Completed
+from django_durable_jobs.worker.dispatcher import Dispatcher
+from django_durable_jobs.worker.executor import Executor
+from django_durable_jobs.worker.leases import Leases
 from django_durable_jobs.worker.options import WorkerOptions
+from django_durable_jobs.worker.rescuer import Rescuer
 from django_durable_jobs.worker.worker import Worker
 from tests.databases import child_environment, django_command
+from tests.factories import LEASE, claim_one, make_abandoned_job, make_worker
 from tests.surfaces import log_jobs
 
 ESCAPES = "\x1b[2J\r\nINFO forged\u202e\u2028\x00"
@@ -94,6 +103,31 @@ def test_every_record_of_a_job_says_which_job_it_is_about(kept: list[logging.Log
     }
     started = fields("Worker log-worker serves")
     assert started == {"job": "", "definition": "", "attempt": "", "queue": "", "worker": "log-worker", "call": ""}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_fails_with_its_worker_has_the_fields_in_the_line_of_another_worker(
+    kept: list[logging.LogRecord],
+) -> None:
+    gone = make_worker(lease=timedelta(seconds=-5), name="gone")
+    job = make_abandoned_job(worker=gone, attempt=3, queue="mail")
+    Rescuer(WorkerOptions(name="finder"), lambda: None).run_once()
+    (found,) = [entry for entry in kept if "no attempt is left" in entry.getMessage()]
+    told = [getattr(found, name) for name in FIELDS]
+    assert told == [str(job.id), "tests.jobs.noop", 3, "mail", "gone", ""]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_ending_that_came_too_late_has_the_fields(kept: list[logging.LogRecord]) -> None:
+    worker, options, leases = make_worker(), WorkerOptions(name="late", queues={"default": 1}), Leases()
+    executor = Executor(leases, Recorder(SteadySave(LEASE)), "late")
+    dispatcher = Dispatcher(options, worker.pk, leases, executor)
+    job = claim_one(worker)
+    dispatcher.ended(job._replace(token=0), Completed("1"))
+    dispatcher.run_once()
+    executor.close()
+    (found,) = [entry for entry in kept if "nothing was stored" in entry.getMessage()]
+    assert [getattr(found, name) for name in FIELDS] == [str(job.id), "tests.jobs.noop", 1, "default", "late", ""]
 
 
 def test_outside_of_a_job_the_fields_are_empty() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_type
 
-from django_durable_jobs import JobHandle, acall, call, durable_job
+from django_durable_jobs import JobHandle, Results, acall, agather, call, durable_job, gather, threshold
 from django_durable_jobs.durable.job import Invocation
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     assert_type(add.enqueue_many([add.s(1), (2,), {"a": 3}]), list[JobHandle[int]])
     assert_type(name_of.s(1), Invocation[str])
     assert_type(fetch.enqueue("x"), JobHandle[bytes])
+    assert_type(gather(add.s(1), add.s(2)), Results[int])
+    assert_type(gather(*(name_of.s(n) for n in range(3)), strategy=threshold(0.5)).values(), list[str])
+    assert_type([one.value for one in gather(fetch.s("x"), strategy="collect_all").failures()], list[bytes])
+    assert_type(gather(add.s(1), name_of.s(2)), Results[object])
+    gather(add.s(1), strategy="fail_slow")  # type: ignore[arg-type]
+    gather([add.s(1)])  # type: ignore[arg-type]
 
     add.enqueue("1")  # type: ignore[arg-type]
     add.enqueue()  # type: ignore[call-arg]
@@ -49,6 +55,7 @@ if TYPE_CHECKING:
     async def workflow() -> None:
         """Use the awaited forms."""
         assert_type(await acall(add, 1), int)
+        assert_type(await agather(fetch.s("x")), Results[bytes])
         assert_type(await acall(fetch, "x"), bytes)
         assert_type(await fetch("x"), bytes)
         assert_type(await add.aenqueue(1), JobHandle[int])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from django_durable_jobs.dialects import Dialect
-from django_durable_jobs.models import Queue
-from django_durable_jobs.outcomes import BackedOff, Completed
+from django_durable_jobs.models import Job, Queue
+from django_durable_jobs.outcomes import BackedOff, Completed, Failed
 from tests.durable.running import COMMITS, Runner, row
+from tests.reliability.outages import has_sessions
 from tests.waiting import elsewhere
 
 pytestmark = COMMITS
@@ -113,12 +114,43 @@ def _write_in_atomic() -> bool:
     return left()
 
 
-def test_x35_a_transaction_that_is_rolled_back_for_a_job_is_said_in_the_log(
+@pytest.mark.parametrize(
+    "leave", [autocommit_off, bare_begin, atomic_never_left, atomic_never_left_and_closed], ids=lambda one: one.__name__
+)
+def test_x35_a_job_that_leaves_a_transaction_open_fails_at_once_since_its_writes_are_gone(
+    runner: Runner, leave: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    (answer,) = in_one_thread(runner, leave)
+    assert str(answer).startswith(
+        "OpenTransaction: A transaction was left open on database 'default'; it was rolled back."
+    )
+    job = Job.objects.get()
+    assert (job.status, job.attempt) == ("failed", 1)
+    assert not left()
+    assert f"Job {job.id} failed: {answer}" in caplog.text
+
+
+def test_x35_a_job_that_raises_with_a_transaction_open_fails_by_its_own_error(
     runner: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING):
-        in_one_thread(runner, autocommit_off)
-    assert "A job left a transaction open on database 'default'; it was rolled back" in caplog.text
+    def leave_and_raise() -> None:
+        autocommit_off()
+        raise ValueError("its own")
+
+    assert in_one_thread(runner, leave_and_raise) == ["ValueError: its own"]
+    assert Job.objects.get().status in ("retrying", "pending")
+    assert "A transaction was left open" in caplog.text
+    assert not left()
+
+
+def test_x35_an_async_job_that_leaves_a_transaction_open_fails_too(runner: Runner) -> None:
+    async def leave() -> None:
+        await sync_to_async(autocommit_off)()
+
+    job = runner.enqueue(leave)
+    assert isinstance(runner.attempt(), Failed)
+    assert str(row(job).last_error).startswith("OpenTransaction: A transaction was left open on database 'default'")
+    assert not left()
 
 
 def test_i31_a_thread_keeps_its_connection_from_job_to_job(runner: Runner) -> None:
@@ -181,7 +213,7 @@ def test_x35_named_locks_end_with_the_job(runner: Runner) -> None:
 
 
 def test_x18_a_terminated_connection_costs_one_attempt_and_the_worker_goes_on(runner: Runner, dialect: Dialect) -> None:
-    if connection.vendor == "sqlite":
+    if not has_sessions():
         pytest.skip("SQLite has no server that could end a connection")
     tries: list[int] = []
 

@@ -21,11 +21,12 @@ from ... import registry
 from ...conf import get_settings
 from ...definitions import check_queue
 from ...errors import OptionError, WorkerNameTaken
+from ...operations.database import dialect
 from ...worker.children import remember_start
 from ...worker.options import WorkerOptions
 from ...worker.signals_os import leave, on_stop
 from ...worker.supervisor import DONE, Supervisor
-from ...worker.worker import Worker
+from ...worker.worker import WAIT_FOR_DATABASE, Worker
 from ..preflight import (
     log_to_stderr_unless_configured,
     refuse_missing_tables,
@@ -67,7 +68,17 @@ def _queue(text: str) -> tuple[str, int | None]:
     try:
         return check_queue(name), _whole(1, 1000)(amount) if equals else None
     except OptionError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise argparse.ArgumentTypeError(f"{error} {_known_queues(text)}") from None
+
+
+def _known_queues(text: str) -> str:
+    """Say which queues there are, and what to write for a pattern or a list of them."""
+    known = ", ".join(registry.queues())
+    if "*" in text:
+        return f"Every queue is served when --queue is left out; known: {known}."
+    if "," in text or " " in text:
+        return f"Give --queue once for each; every queue is served when it is left out; known: {known}."
+    return f"Known: {known}."
 
 
 def _name(text: str) -> str:
@@ -88,7 +99,7 @@ class Command(BaseCommand):
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         """Answer wrong options by one line, without the usage of all of them."""
         parser = super().create_parser(prog_name, subcommand, **kwargs)
-        parser.print_usage = _nothing  # type: ignore[method-assign,assignment]
+        parser.print_usage = _nothing  # type: ignore[method-assign,assignment]  # argparse has no switch for it
         return parser
 
     def run_from_argv(self, argv: list[str]) -> None:
@@ -183,7 +194,10 @@ class Command(BaseCommand):
         except WorkerNameTaken as error:
             raise CommandError(str(error), returncode=2) from None
         except DatabaseError as error:
-            raise CommandError(f"The jobs' database cannot be used: {error}. Was manage.py migrate run?") from error
+            text = " ".join(str(error).split())  # one line; drivers write several
+            if dialect().is_disconnect(error):
+                raise CommandError(f"The jobs' database did not answer for {WAIT_FOR_DATABASE:g} s: {text}") from error
+            raise CommandError(f"The jobs' database cannot be used: {text}. Was manage.py migrate run?") from error
 
     def _options(self, given: dict[str, Any]) -> WorkerOptions:
         settings = get_settings()

@@ -65,6 +65,10 @@ class System(ABC):
         """Enqueue workflows of so many durable calls each; the body marks its start, its end and how many."""
         raise NotImplementedError
 
+    def send_family(self, children: int) -> None:
+        """Enqueue a job with so many no-op children; it marks its start, its end and how many."""
+        raise NotImplementedError
+
     def settle(self) -> None:
         """Bring the filled tables to rest, so that no chore of filling falls into the measurement."""
         if self.place.database.startswith("postgres"):

@@ -107,6 +107,25 @@ class Limit(System):
                 self.run_until_empty(connection)
 
 
+class FamilyLimit(Limit):
+    """Plain rows instead of children: all by one COPY, then claim and complete, and one row for the fan-in."""
+
+    def send_family(self, children: int) -> None:
+        self.children = children
+
+    def drain(self, processes: int, seconds: float) -> None:
+        del processes, seconds
+        with self.connect() as connection:
+            started = time.time_ns()
+            with connection.cursor().copy(COPY) as copy:
+                for n in range(self.children):
+                    copy.write_row((QUEUE, "noop", json.dumps({"n": n})))
+            self.run_until_empty(connection)
+            results = connection.execute("SELECT id, result FROM job ORDER BY id").fetchall()
+            connection.execute(STEP, (0, 0, json.dumps(results)))
+            mark(started, time.time_ns(), self.children)
+
+
 class StepLimit(Limit):
     """Single-row commits, one connection for each workflow: no durable step can be cheaper."""
 

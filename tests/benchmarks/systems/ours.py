@@ -85,6 +85,9 @@ class Ours(System):
         for _ in range(workflows):
             job.enqueue(calls)
 
+    def send_family(self, children: int) -> None:
+        self.job("family").enqueue(children)
+
 
 class BareDjango(Ours):
     """A process that has set up the same Django project and does nothing: the floor of an idle worker."""

@@ -19,7 +19,7 @@ from tests.docs.facts.markdown_tables import code, listed, markdown_table, prose
 
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Define": ("durable_job", "DurableJob", "Backoff"),
-    "Enqueue": ("enqueue", "aenqueue", "enqueue_many", "get_job"),
+    "Enqueue": ("enqueue", "aenqueue", "enqueue_many", "get_job", "new_job_id"),
     "Look at jobs": ("JobHandle", "Status", "retry", "cancel"),
     "Inside a job": ("call", "acall", "current_job", "JobContext", "NoRetry", "RetryAfter", "Snooze"),
     "Wait without a slot": ("sleep", "asleep", "sleep_until", "asleep_until"),
@@ -59,7 +59,7 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "delay": ("how long after the enqueue the job is due, `timedelta` or seconds", "at once"),
     "run_at": ("the moment when it is due, an aware `datetime`", "at once"),
     "timeout": ("how long an attempt may take, `timedelta` or seconds; asked for at its durable calls", "no limit"),
-    "id": ("a `UUID` of your own: the same enqueue repeated finds the first job", "a new UUIDv7"),
+    "id": ("a `UUID` from `new_job_id()`: the same enqueue repeated finds the first job", "a new one"),
 }
 
 

@@ -55,7 +55,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "error": "class and message",
         "traceback": "the traceback, without local variables",
         "worker_name": "on which worker",
-        "started_at": "when it was claimed, where that is known",
+        "started_at": "when it was claimed",
         "finished_at": "when it ended",
     },
     "Checkpoint": {

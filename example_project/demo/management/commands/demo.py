@@ -7,7 +7,7 @@ import difflib
 import os
 import sys
 from contextlib import ExitStack
-from typing import Any, ClassVar
+from typing import Any
 
 from config.databases import UnusableDatabase
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -38,8 +38,8 @@ class Command(BaseCommand):
         "Index the source of Python's own standard library with durable jobs: one job per package, one durable call "
         "per file, run by a real worker process. Without options everything is kept in an SQLite file beside manage.py."
     )
-    requires_system_checks: ClassVar[list[str]] = []  # the database that counts is chosen below
-    suppressed_base_arguments: ClassVar[set[str]] = {
+    requires_system_checks = ()  # the database that counts is chosen below
+    suppressed_base_arguments = {  # noqa: RUF012 -- Django's interface
         *(
             "--version",
             "-v",
@@ -55,7 +55,7 @@ class Command(BaseCommand):
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         """Answer wrong options by one line, without the usage of all of them."""
         parser = super().create_parser(prog_name, subcommand, **kwargs)
-        parser.print_usage = lambda *_args: None  # type: ignore[method-assign]
+        parser.print_usage = lambda *_args: None  # type: ignore[method-assign]  # argparse has no switch
         return parser
 
     def add_arguments(self, parser: CommandParser) -> None:

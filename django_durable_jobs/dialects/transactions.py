@@ -1,4 +1,4 @@
-"""What every dialect answers about its connection: time, transactions, errors, the session, what it cannot do.
+"""What every dialect answers about time, transactions and errors, and about what a database cannot do.
 
 The statements that move jobs stand in ``base.py`` and in each database's own module.
 """
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from django.apps import apps
 from django.db import InterfaceError, OperationalError, connections, transaction
 
+from .sessions import Sessions
+
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.backends.base.schema import BaseDatabaseSchemaEditor
@@ -24,7 +26,7 @@ RETRIES_OF_A_CONFLICT = 8
 """How often a statement that lost against another one is repeated before its error is let out."""
 
 
-class Session:
+class Transactions(Sessions):
     """A database apart from its statements. Flags are questions; the default is the modest answer."""
 
     has_notifications: ClassVar[bool] = False
@@ -81,17 +83,7 @@ class Session:
     def tune_tables(self, schema_editor: BaseDatabaseSchemaEditor, *, back: bool) -> None:
         """Set storage parameters of our tables, or take them back; called by a migration."""
 
-    # Connections --------------------------------------------------------------------------------------------
-
-    def prepare_worker_connection(self, connection: BaseDatabaseWrapper) -> None:
-        """Set what a worker's connection needs beyond the project's own options; called when it opens."""
-
-    def has_open_transaction(self, connection: BaseDatabaseWrapper) -> bool:
-        """Answer whether a transaction is open that Django does not know of."""
-        return False
-
-    def reset_session(self, connection: BaseDatabaseWrapper) -> None:
-        """Undo what a job's code may have left in its thread's session, after the transaction is closed."""
+    # Checks and errors --------------------------------------------------------------------------------------
 
     def database_problems(self) -> list[tuple[str, str, str]]:
         """Return (check id, message, hint) for what this database or its settings cannot give us."""
@@ -108,6 +100,10 @@ class Session:
     def is_disconnect(self, error: Exception) -> bool:
         """Answer whether ``error`` says that the database is away or read-only for now."""
         return isinstance(error, (InterfaceError, OperationalError))
+
+    def is_missing_table(self, error: Exception) -> bool:
+        """Answer whether ``error`` says that a table is not there."""
+        return False
 
     def in_own_transaction(self, work: Callable[[], Result]) -> Result:
         """Run ``work`` in one transaction, again when it loses against another one (deadlock, lock wait).
