@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .backoff import Backoff
     from .durable.approvals import Decision, await_for_approval, wait_for_approval
-    from .durable.call import acall, call
+    from .durable.call import acall, call, idempotency_key
     from .durable.context import JobContext
     from .durable.decorator import durable_job
     from .durable.frames import current_job
     from .durable.gather import agather, gather, threshold
-    from .durable.handle import JobHandle
+    from .durable.handle import JobHandle, Progress
     from .durable.job import DurableJob, Invocation, aenqueue, enqueue, enqueue_many, get_job
     from .durable.messages import await_for_event, await_for_message, wait_for_event, wait_for_message
+    from .durable.progress import aprogress, progress
     from .durable.results import ChildResult, Results
+    from .durable.steps import AtomicStep, atomic_step
     from .durable.timers import asleep, asleep_until, sleep, sleep_until
+    from .durable.values import aload_checkpoint, asave_checkpoint, load_checkpoint, save_checkpoint
+    from .durable.versions import aget_version, apatched, get_version, patched
     from .errors import (
         ApprovalDecided,
         ApprovalExpired,
@@ -57,16 +61,20 @@ __version__ = "0.1.0"
 _HOMES = {
     "backoff": ("Backoff",),
     "durable.approvals": ("Decision", "await_for_approval", "wait_for_approval"),
-    "durable.call": ("acall", "call"),
+    "durable.call": ("acall", "call", "idempotency_key"),
     "durable.context": ("JobContext",),
     "durable.decorator": ("durable_job",),
     "durable.frames": ("current_job",),
     "durable.gather": ("agather", "gather", "threshold"),
-    "durable.handle": ("JobHandle",),
+    "durable.handle": ("JobHandle", "Progress"),
     "durable.job": ("DurableJob", "Invocation", "aenqueue", "enqueue", "enqueue_many", "get_job"),
     "durable.messages": ("await_for_event", "await_for_message", "wait_for_event", "wait_for_message"),
+    "durable.progress": ("aprogress", "progress"),
     "durable.results": ("ChildResult", "Results"),
+    "durable.steps": ("AtomicStep", "atomic_step"),
     "durable.timers": ("asleep", "asleep_until", "sleep", "sleep_until"),
+    "durable.values": ("aload_checkpoint", "asave_checkpoint", "load_checkpoint", "save_checkpoint"),
+    "durable.versions": ("aget_version", "apatched", "get_version", "patched"),
     "errors": (
         "ApprovalDecided",
         "ApprovalExpired",
@@ -105,6 +113,7 @@ __all__ = [
     "ApprovalExpired",
     "ApprovalNotFound",
     "ArgumentError",
+    "AtomicStep",
     "Backoff",
     "CallError",
     "ChildFailed",
@@ -123,6 +132,7 @@ __all__ = [
     "NoRetry",
     "NonDeterminism",
     "OptionError",
+    "Progress",
     "Results",
     "RetryAfter",
     "SerializationError",
@@ -135,10 +145,16 @@ __all__ = [
     "aemit",
     "aenqueue",
     "agather",
+    "aget_version",
+    "aload_checkpoint",
+    "apatched",
     "approve",
+    "aprogress",
+    "asave_checkpoint",
     "asend_message",
     "asleep",
     "asleep_until",
+    "atomic_step",
     "await_for_approval",
     "await_for_event",
     "await_for_message",
@@ -151,10 +167,16 @@ __all__ = [
     "enqueue_many",
     "gather",
     "get_job",
+    "get_version",
+    "idempotency_key",
+    "load_checkpoint",
     "new_job_id",
+    "patched",
     "pending_approvals",
+    "progress",
     "reject",
     "retry",
+    "save_checkpoint",
     "send_message",
     "sleep",
     "sleep_until",

@@ -118,6 +118,16 @@ def check_timeout(value: object, what: str = "timeout") -> timedelta | None:
     return length
 
 
+def check_label(value: object, what: str, longest: int = 200) -> str:
+    """Return a text that any database tells apart from others and a person can read, or raise ``OptionError``."""
+    if isinstance(value, str) and 0 < len(value) <= longest and value.isprintable() and value == value.strip():
+        return str(value)
+    raise OptionError(
+        f"{what} must be a text of 1 to {longest} printable characters that neither begins nor ends with a space, "
+        f"not {_shown(value)}."
+    )
+
+
 def check_run_at(value: object, what: str = "run_at") -> datetime | None:
     """Return an instant in UTC between 1970 and 9000, or raise ``OptionError``; ``None`` stays ``None``."""
     if value is None:
@@ -177,6 +187,8 @@ class Definition:
     options: Options
     is_async: bool
     place: str
+    atomic: bool = False
+    """Whether the job's own writes and its completion are one commit."""
 
     @functools.cached_property
     def arguments(self) -> ArgumentCodec:
@@ -198,7 +210,9 @@ def return_annotation(function: Callable[..., Any]) -> Any:
     return hints.get("return", Any)
 
 
-def define(function: Callable[..., Any], *, name: str | None = None, options: Mapping[str, object]) -> Definition:
+def define(
+    function: Callable[..., Any], *, name: str | None = None, atomic: object = False, options: Mapping[str, object]
+) -> Definition:
     """Check a decorated function and its options, and describe it; ``DefinitionError`` says what to change."""
     if isinstance(function, (staticmethod, classmethod)):
         raise DefinitionError("Put @durable_job on a plain function: static and class methods are not supported.")
@@ -220,6 +234,8 @@ def define(function: Callable[..., Any], *, name: str | None = None, options: Ma
         raise DefinitionError(
             f"{option!r} belongs to one enqueue: {function.__name__}.using({option}=...).enqueue(...)."
         )
+    is_async = inspect.iscoroutinefunction(function)
+    check_atomic(atomic, function.__qualname__, is_async=is_async)
     full_name = f"{function.__module__}.{function.__qualname__}" if name is None else name
     if not isinstance(full_name, str) or not NAME_PATTERN.fullmatch(full_name):
         raise DefinitionError(f"name {_shown(full_name)} does not match {NAME_PATTERN.pattern}.")
@@ -227,9 +243,21 @@ def define(function: Callable[..., Any], *, name: str | None = None, options: Ma
         name=full_name,
         function=function,
         options=Options().changed(options),
-        is_async=inspect.iscoroutinefunction(function),
+        is_async=is_async,
         place=f"{inner.__code__.co_filename}:{inner.__code__.co_firstlineno}",
+        atomic=bool(atomic),
     )
+
+
+def check_atomic(atomic: object, name: str, *, is_async: bool) -> None:
+    """Refuse an ``atomic`` that is no bool, and one where there can be no transaction."""
+    if not isinstance(atomic, bool):
+        raise OptionError(f"atomic must be True or False, not {_shown(atomic)}.")
+    if atomic and is_async:
+        raise DefinitionError(
+            f"{name} is async: atomic=True needs a function defined with def, since a transaction belongs to one "
+            "thread. In an async job use @atomic_step for the part that writes."
+        )
 
 
 def given_not_for_decorator(options: Mapping[str, object]) -> list[str]:

@@ -16,6 +16,7 @@
     ├── ApprovalExpired                    the job does not wait for this decision any more
     ├── NotInJob (RuntimeError)            a durable call outside a running job
     ├── OpenTransaction (RuntimeError)     a plain durable call inside ``atomic()``
+    ├── BrokenTransaction (RuntimeError)   code ended or broke the transaction that it runs in
     ├── NonDeterminism (RuntimeError)      replay met another call than the recorded one
     ├── TooDeep (RecursionError)           calls or children are nested deeper than the settings allow
     ├── WorkerNameTaken                    a live worker has this id
@@ -104,6 +105,10 @@ class OpenTransaction(DurableJobsError, RuntimeError):
 
     Its checkpoint and its effects could not be kept or dropped together.
     """
+
+
+class BrokenTransaction(DurableJobsError, RuntimeError):
+    """The code ended or broke the transaction that it runs in, so nothing of it can be committed."""
 
 
 class NonDeterminism(DurableJobsError, RuntimeError):

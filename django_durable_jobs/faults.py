@@ -20,6 +20,8 @@ POINTS: Final = frozenset(
         "after-checkpoint",
         "before-step",
         "after-step",
+        "before-commit",
+        "after-commit",
         "before-rescue",
         "before-wake",
         "before-worker-begins",

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import Attempt, Checkpoint, Job
 from ..operations.database import alias
+from ..rendering import visible
 from .showing import PAGE_LIMIT, ROW_LIMIT, Shown, cut, in_list, instant_in_list, shown
 
 ATTEMPTS: Final = 20
@@ -87,6 +88,11 @@ def _values(job: Job) -> list[Value]:
         (_("Options of this job"), "options", "options"),
     ]
     found = [(title, what, shown(job, column)) for title, what, column in titles]
+    said = job.progress.get("message") if isinstance(job.progress, dict) else None
+    if isinstance(said, str) and said:
+        found.insert(
+            0, (_("Progress"), "progress", Shown(visible(said[:ROW_LIMIT], keep="\n\t"), len(said), cut=False))
+        )
     return [Value(title, what, text) for title, what, text in found if text is not None]
 
 

@@ -54,6 +54,7 @@ class JobAdmin(ViewOnly):
                     "shown_definition",
                     ("shown_status", "attempts_made"),
                     ("shown_queue", "priority"),
+                    "shown_progress",
                 )
             },
         ),
@@ -251,6 +252,13 @@ class JobAdmin(ViewOnly):
         """How many of how many, and how often a worker was lost."""
         text = f"{job.attempt} / {job.max_attempts}"
         return f"{text}, {job.rescues} × worker lost" if job.rescues else text
+
+    @admin.display(description=_("progress"))
+    def shown_progress(self, job: Job) -> str:
+        """How far the job has said that it has come; the words with it stand among its values."""
+        found = job.progress if isinstance(job.progress, dict) else {}
+        numbers = [str(found[name]) for name in ("current", "total") if found.get(name) is not None]
+        return in_list(" / ".join(numbers)) or "–"
 
     @admin.display(description=_("created"))
     def created(self, job: Job) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from django.db import DatabaseError
@@ -9,6 +10,8 @@ from django.db import DatabaseError
 from .base import Dialect
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 CONFLICTS: Final = frozenset({1205, 1213, 1020})
@@ -52,6 +55,29 @@ class MySQL(Dialect):
             connection.connection.rollback()
         with connection.cursor() as cursor:
             cursor.execute("DO RELEASE_ALL_LOCKS()")
+
+    @contextmanager
+    def own_schema(self) -> Generator[None]:
+        """Go back to our database for a moment, should the code have said USE."""
+        ours = self.connection.settings_dict["NAME"]
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT DATABASE()")
+            (theirs,) = cursor.fetchone()
+        if theirs == ours:
+            yield
+            return
+        self._use(ours)
+        try:
+            yield
+        finally:
+            # No rollback undoes it. A connection that broke comes back with ours.
+            if theirs is not None:
+                with suppress(DatabaseError):
+                    self._use(theirs)
+
+    def _use(self, database: str) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"USE {self.connection.ops.quote_name(database)}")
 
     def is_conflict(self, error: Exception) -> bool:
         """Answer whether a deadlock or a lock wait ended the statement."""

@@ -118,6 +118,24 @@ class PostgreSQLSession(Dialect):
             cursor.execute("CLOSE ALL; UNLISTEN *; RESET ALL; SELECT pg_advisory_unlock_all()")
         connection.ensure_timezone()
 
+    @contextmanager
+    def own_schema(self) -> Generator[None]:
+        """Look for our tables where a new connection does, for the rest of the transaction at most."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT current_setting('search_path'); SET LOCAL search_path TO DEFAULT; "
+                "SELECT current_setting('search_path')"
+            )
+            (theirs,) = cursor.fetchone()
+            cursor.nextset()
+            cursor.nextset()
+            (ours,) = cursor.fetchone()
+        yield
+        if theirs != ours:
+            # Triggers that run at the commit are theirs.
+            with self.connection.cursor() as cursor:
+                cursor.execute("SELECT set_config('search_path', %s, true)", [theirs])
+
     def is_conflict(self, error: Exception) -> bool:
         """Answer whether another transaction was in the way."""
         return isinstance(error, DatabaseError) and _sqlstate(error) in CONFLICTS

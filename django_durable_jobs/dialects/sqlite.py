@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import UUID
@@ -23,7 +23,7 @@ from .files import network_file_system_of
 from .rows import Claim, Claimed, Completion, NewJob, further_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -141,6 +141,20 @@ class SQLite(Dialect):
         connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]  # this backend's own
         try:
             return super().in_own_transaction(work)
+        finally:
+            connection.transaction_mode = before  # type: ignore[attr-defined]  # this backend's own
+
+    @contextmanager
+    def job_transaction(self) -> Generator[None]:
+        """Take the write lock at the beginning: code that reads first could not get it once another has written."""
+        connection = self.connection
+        connection.ensure_connection()
+        before = connection.transaction_mode  # type: ignore[attr-defined]  # this backend's own
+        connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]  # this backend's own
+        try:
+            with super().job_transaction():
+                connection.transaction_mode = before  # type: ignore[attr-defined]  # this backend's own
+                yield
         finally:
             connection.transaction_mode = before  # type: ignore[attr-defined]  # this backend's own
 

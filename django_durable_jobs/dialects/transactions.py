@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -119,6 +120,20 @@ class Transactions(Sessions):
                 return work()
 
         return self.again_after_conflict(in_transaction)
+
+    @contextmanager
+    def job_transaction(self) -> Generator[None]:
+        """Open a transaction for the code of a job, on its thread's connection: the outermost one, and once."""
+        with transaction.atomic(using=self.alias, durable=True):
+            yield
+
+    @contextmanager
+    def own_schema(self) -> Generator[None]:
+        """Let statements inside reach our tables, whatever schema the code of a job has chosen on this connection.
+
+        To be used inside a transaction; what the code has chosen is in force again afterwards.
+        """
+        yield
 
     def again_after_conflict(self, work: Callable[[], Result]) -> Result:
         """Run ``work``, which is one transaction of its own, again when it loses against another one."""

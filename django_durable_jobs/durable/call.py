@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
+from .. import ids
 from ..definitions import Options
 from ..errors import NotInJob
-from ..ids import idempotency_key
 from .frames import calling_frame, current_frame
 from .running import Call, run_async, run_sync
 
@@ -49,7 +49,7 @@ class Caller:
 
         The time is asked for at the durable calls that the function makes: it does not end code that makes none.
         """
-        return Caller(_call_options(retries, backoff, timeout))
+        return Caller(call_options(retries, backoff, timeout))
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -85,7 +85,7 @@ class AsyncCaller:
         timeout: timedelta | float | None = None,
     ) -> AsyncCaller:
         """Do what ``call.using`` does; a coroutine that takes longer than ``timeout`` is cancelled where it waits."""
-        return AsyncCaller(_call_options(retries, backoff, timeout))
+        return AsyncCaller(call_options(retries, backoff, timeout))
 
     @overload
     def __call__(
@@ -108,7 +108,8 @@ class AsyncCaller:
         return run_async(Call(function, self._options, args, kwargs, frame))
 
 
-def _call_options(retries: int | None, backoff: Backoff | None, timeout: timedelta | float | None) -> Options:
+def call_options(retries: int | None, backoff: Backoff | None, timeout: timedelta | float | None = None) -> Options:
+    """Return the options of one call; ``OptionError`` for a value out of its range."""
     given = {"call_retries": retries, "call_backoff": backoff, "timeout": timeout}
     return Options().changed({name: value for name, value in given.items() if value is not None})
 
@@ -117,10 +118,11 @@ call: Final = Caller()
 acall: Final = AsyncCaller()
 
 
-def call_idempotency_key() -> UUID:
-    """Return the key of the durable call that is running here, the same in every attempt.
+def idempotency_key() -> UUID:
+    """Return the key of the durable call or step that is running here, the same in every attempt.
 
-    Hand it to outside systems that recognise repeated requests. Outside of a call it is the job's own key.
+    Hand it to outside systems that recognise repeated requests. Outside of a call it is the job's own key,
+    ``current_job().idempotency_key``. Every other call of the job, and every other job, has another one.
     """
-    frame = current_frame("call_idempotency_key()")
-    return idempotency_key(frame.job.id, frame.path)
+    frame = current_frame("idempotency_key()")
+    return ids.idempotency_key(frame.job.id, frame.path)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from ..clock import SYSTEM, Clock
 from ..errors import Interrupted, JobCancelled, LeaseLost, Parking
+from ..ids import idempotency_key
 from ..operations.database import dialect
 from .replay import History
 
@@ -27,6 +28,13 @@ class Parked(NamedTuple):
     why: Parking
     path: str
     task: asyncio.Task[Any] | None
+
+
+class ProgressWritten(NamedTuple):
+    """What was last written of a job's progress, and from when on a further value may be."""
+
+    value: dict[str, Any]
+    next_at: float
 
 
 class JobContext:
@@ -47,6 +55,7 @@ class JobContext:
         "helpers",
         "options",
         "parkings",
+        "progress_written",
         "recorder",
         "row",
         "tasks",
@@ -78,6 +87,7 @@ class JobContext:
         self._why: Interrupted | None = None
         self._database_time: tuple[datetime, float] | None = None
         self.parkings: list[Parked] = []
+        self.progress_written: ProgressWritten | None = None
         self.deaf = False
         """Whether orders to cancel are not heeded any more: the job's compensations run."""
 
@@ -110,6 +120,11 @@ class JobContext:
     def fencing_token(self) -> int:
         """A number that is greater in every later run of this job."""
         return self.row.token
+
+    @property
+    def idempotency_key(self) -> UUID:
+        """A key for outside systems, the same in every attempt of this job; that of a call: ``idempotency_key()``."""
+        return idempotency_key(self.row.id, "")
 
     # Time ---------------------------------------------------------------------------------------------------
 

@@ -28,23 +28,35 @@ def durable_job(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncDurabl
 @overload
 def durable_job(function: Callable[P, R], /) -> DurableJob[P, R]: ...
 @overload
-def durable_job(*, name: str | None = None, **options: Unpack[JobOptions]) -> Decorator: ...
-def durable_job(function: Callable[..., Any] | None = None, /, *, name: str | None = None, **options: Any) -> Any:
+def durable_job(*, name: str | None = None, atomic: bool = False, **options: Unpack[JobOptions]) -> Decorator: ...
+def durable_job(
+    function: Callable[..., Any] | None = None, /, *, name: str | None = None, atomic: bool = False, **options: Any
+) -> Any:
     """Make a function at module level a durable job: ``@durable_job`` or ``@durable_job(queue="mail", retries=5)``.
 
     ``name`` is what is stored with each job, ``module.function`` unless given: give one to be free to move the
     function later. Options: ``queue``, ``priority`` (-100 to 100 or critical, high, normal, low), ``retries``
     (attempts after the first), ``backoff``, ``call_retries`` and ``call_backoff`` (of durable calls inside the
-    job), ``delay``. Raises ``DefinitionError`` or ``OptionError`` at import.
+    job), ``delay``.
+
+    ``atomic=True`` (sync functions only) runs the function in a transaction of the jobs' database and stores the
+    job's completion in the same commit: its writes happen exactly once. It can make no durable calls.
+
+    Raises ``DefinitionError`` or ``OptionError`` at import.
     """
     if function is not None:
-        return _register(function, name, options)
-    return lambda decorated: _register(decorated, name, options)
+        return _register(function, name, atomic, options)
+    return lambda decorated: _register(decorated, name, atomic, options)
 
 
-def _register(function: Callable[..., Any], name: str | None, options: dict[str, Any]) -> DurableJob[..., Any]:
+def _register(
+    function: Callable[..., Any],
+    name: str | None,
+    atomic: bool,  # noqa: FBT001 -- the option's own form
+    options: dict[str, Any],
+) -> DurableJob[..., Any]:
     if isinstance(function, DurableJob):
         function = function.definition.function
-    definition = define(function, name=name, options=options)
+    definition = define(function, name=name, atomic=atomic, options=options)
     registry.register(definition)
     return wrapped(definition)

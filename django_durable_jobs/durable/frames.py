@@ -66,6 +66,10 @@ class Frame:
         self.thread = threading.get_ident()
         self.task = task
 
+    def passed_before(self) -> bool:
+        """Answer whether an earlier attempt has been past this place: a later call at this level has begun."""
+        return self.job.history.goes_beyond(self.path, self.calls)
+
     def next_key(self) -> str:
         """Return the key of the next call made here: ``3``, or ``3.1`` inside call 3."""
         self.calls += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -26,6 +26,14 @@ LONGEST_LOOK = 1.0
 """Seconds between two looks at most, while waiting for a result."""
 
 
+class Progress(NamedTuple):
+    """How far a job has come; ``total`` is ``None`` where nobody knows."""
+
+    current: float
+    total: float | None
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class JobHandle(Generic[R]):
     """Id and definition of an enqueued job; every question asks the database anew."""
@@ -44,6 +52,12 @@ class JobHandle(Generic[R]):
     def status(self) -> Status:
         """The present status."""
         return Status(self.job().status)
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the job has said that it has come, ``None`` if it has said nothing; see ``progress()``."""
+        stored = self.job().progress
+        return None if stored is None else Progress(**stored)
 
     def result(self, timeout: float | None = 0) -> R:
         """Return the job's result, waiting up to ``timeout`` seconds for it (``None``: without limit).

@@ -26,6 +26,8 @@ from .context import JobContext, Parked
 from .frames import Frame, calling_frame
 
 if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
     from ..dialects.rows import NewCheckpoint
 
 LONGEST_PATH: Final = 180
@@ -170,10 +172,10 @@ async def _in_thread(point: Point, what: str, work: Callable[[Point], Result]) -
     return await helpers.run(partial(work, point))
 
 
-def refuse_open_transaction(what: str, advice: str) -> None:
-    """Raise ``OpenTransaction`` when this thread has a transaction open."""
+def refuse_open_transaction(what: str, advice: str, *, but: BaseDatabaseWrapper | None = None) -> None:
+    """Raise ``OpenTransaction`` when this thread has a transaction open, other than on connection ``but``."""
     for connection in opened():
-        if transaction_open(connection):
+        if connection is not but and transaction_open(connection):
             raise OpenTransaction(
                 f"{what} on database {connection.alias!r}, e.g. atomic(). If it rolled back, the checkpoint would stay "
                 f"and the effects would not. {advice}"

@@ -69,6 +69,18 @@ class History:
         following = str(int(last) + 1)
         return (f"{head}.{following}" if head else following) in self._recorded
 
+    def goes_beyond(self, path: str, calls: int) -> bool:
+        """Answer whether a call is recorded, or has begun, after the first ``calls`` ones made at ``path``."""
+        head = f"{path}." if path else ""
+        with self._guard:
+            numbers = [key[len(head) :].partition(".")[0] for key in self._recorded if key.startswith(head)]
+        return any(number.isdecimal() and int(number) > calls for number in numbers)
+
+    def remember(self, key: str, stored: Stored) -> None:
+        """Know of something that is recorded apart from the calls, for the rest of the attempt."""
+        with self._guard:
+            self._recorded[key] = stored
+
     def checkpoint(
         self, key: str, name: str, kind: str, *, result: str | None = None, error: str | None = None
     ) -> NewCheckpoint:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from asgiref.sync import async_to_sync
 from django.db import DatabaseError
@@ -19,6 +19,7 @@ from django.db import DatabaseError
 from ..conf import get_settings
 from ..definitions import Options
 from ..errors import (
+    BrokenTransaction,
     NonDeterminism,
     NoRetry,
     NotInJob,
@@ -45,8 +46,10 @@ if TYPE_CHECKING:
 
 MISUSE: Final = (NonDeterminism, NotInJob, OpenTransaction, TooDeep)
 """Errors of the job's code around the call: never repeated, never stored as the call's error."""
-NEVER_REPEATED: Final = (NoRetry, RetryAfter, Snooze, SerializationError)
-"""Orders to the job, and values that could not be stored next time either."""
+NEVER_REPEATED: Final = (NoRetry, RetryAfter, Snooze, SerializationError, BrokenTransaction)
+"""Orders to the job, values that could not be stored next time either, and a slip that may have left half a step."""
+
+Result = TypeVar("Result")
 
 
 class Call(Point):
@@ -124,8 +127,12 @@ class Call(Point):
         """Note that the rows are not stored. The call runs again in the next attempt, if the error allows one."""
         self.frame.job.history.note_refused(rows)
         if isinstance(error, DatabaseError):
-            refusal = f"{type(error).__name__}: {safe_str(error, 500)}"
-            raise SerializationError(f"The database refused the result of {self.name}: {refusal}") from error
+            raise self.refused(error) from error
+
+    def refused(self, error: DatabaseError) -> SerializationError:
+        """Return what is raised when the database does not take the result."""
+        refusal = f"{type(error).__name__}: {safe_str(error, 500)}"
+        return SerializationError(f"The database refused the result of {self.name}: {refusal}")
 
 
 def _first(*values: Any) -> Any:
@@ -137,10 +144,15 @@ def run_sync(one: Call) -> Any:
     stored = one.recorded()
     if stored is not None:
         return one.replayed(stored)
+    return _store(one, repeated(one, lambda: one.encode(_body(one))))
+
+
+def repeated(one: Call, once: Callable[[], Result]) -> Result:
+    """Run ``once`` until it succeeds or no repeat is left."""
     failures = 0
     while True:
         try:
-            text = one.encode(_body(one))
+            return once()
         except MISUSE:
             raise
         except Exception as error:
@@ -148,8 +160,6 @@ def run_sync(one: Call) -> Any:
             delay = one.retry_delay(error, failures)
             if delay is None:
                 raise one.fail(error) from error
-        else:
-            return _store(one, text)
         one.frame.job.pause(delay)
         one.frame.check()
 
@@ -225,7 +235,8 @@ def _body_in_thread(one: Call) -> Any:
         frames.reset(token)
 
 
-def _helpers_of(job: JobContext) -> Helpers:
+def helpers_of(job: JobContext) -> Helpers:
+    """Return the threads for sync code of an async job."""
     if job.helpers is None:
         raise NotInJob("acall() works in jobs that a worker runs.")
     return job.helpers
@@ -236,15 +247,24 @@ async def run_async(one: Call) -> Any:
     stored = one.recorded()
     if stored is not None:
         return one.replayed(stored)
+    helpers = helpers_of(one.frame.job)
+
+    async def once() -> str:
+        return one.encode(await _timed(one, helpers))
+
+    return await _store_async(one, await repeated_async(one, once), helpers)
+
+
+async def repeated_async(one: Call, once: Callable[[], Awaitable[Result]]) -> Result:
+    """Do what ``repeated`` does, in the task that awaits it."""
     job, task = one.frame.job, asyncio.current_task()
-    helpers = _helpers_of(job)
     if task is not one.frame.task:
         job.note_task(task)
     failures = 0
     while True:
         one.frame.check()
         try:
-            text = one.encode(await _timed(one, helpers))
+            return await once()
         except MISUSE:
             raise
         except (SystemExit, KeyboardInterrupt) as error:
@@ -257,8 +277,6 @@ async def run_async(one: Call) -> Any:
             delay = one.retry_delay(error, failures)
             if delay is None:
                 raise one.fail(error, task) from error
-        else:
-            return await _store_async(one, text, helpers)
         await job.apause(delay)
 
 

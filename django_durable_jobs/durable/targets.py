@@ -53,6 +53,11 @@ def resolve(target: object) -> Target:
 
 
 def _of_definition(definition: Definition, options: Options) -> Target:
+    if definition.atomic:
+        raise DefinitionError(
+            f"{definition.name} is a job with atomic=True: its commit is its own completion, so it cannot be a call "
+            "of another job. Make its function an @atomic_step, or enqueue it."
+        )
     return Target(definition.function, definition.name, definition.result, options)
 
 

@@ -10,6 +10,7 @@ from django.db.models import F, Subquery
 
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Claim, Claimed, Completion
+from ..errors import LeaseLost
 from ..faults import fault
 from ..models import Attempt
 from ..outcomes import (
@@ -25,6 +26,7 @@ from ..outcomes import (
     Snoozed,
     Stored,
 )
+from ..states import Status
 from .database import alias, dialect, jobs
 from .transition import move
 from .wake import Group, park, wake_waiting
@@ -69,14 +71,34 @@ def _groups(endings: Sequence[Ending], claimed: Sequence[Claimed]) -> set[Group]
     return groups | failed
 
 
+def complete_here(job: Claimed, result: str | None) -> None:
+    """Complete a job in the transaction that is open on this thread's connection; ``LeaseLost`` when it is not held."""
+    if job.id not in dialect().complete([Completion(job.id, job.token, result)]):
+        raise LeaseLost(f"Job {job.id} is no longer held under this token.")
+
+
+def is_completed(job: Claimed) -> bool:
+    """Answer whether a job was completed under its token. Waits for a commit that is on its way.
+
+    To be called in a transaction. Raises ``LeaseLost`` when the job is neither completed nor held under this token.
+    """
+    row = jobs().filter(id=job.id, token=job.token).select_for_update().values_list("status", flat=True).first()
+    if row not in {Status.RUNNING, Status.COMPLETED}:
+        raise LeaseLost(f"Job {job.id} is no longer held under this token.")
+    return row == Status.COMPLETED
+
+
 def _store(endings: Sequence[Ending], claim: Claim | None) -> tuple[set[UUID], list[Claimed]]:
     completions = [
         Completion(ending.job.id, ending.job.token, ending.outcome.result)
         for ending in endings
         if isinstance(ending.outcome, Completed)
     ]
-    others = [ending for ending in endings if not isinstance(ending.outcome, Completed)]
-    stored = dialect().in_own_transaction(lambda: _finish_others(others)) if others else set()
+    others = [ending for ending in endings if not isinstance(ending.outcome, Completed | Stored)]
+    # Those that have stored their ending themselves took effect already.
+    stored = {ending.job.id for ending in endings if isinstance(ending.outcome, Stored)}
+    if others:
+        stored |= dialect().in_own_transaction(lambda: _finish_others(others))
     if completions and claim is not None and claim.wants:
         done, claimed = dialect().complete_and_claim(completions, claim)
         return stored | done, claimed
@@ -106,9 +128,6 @@ def _finish_one(ending: Ending) -> bool:
             moved = move("stop", this, token=job.token, last_error=reason)
         case Released():
             moved = move("release", this, token=job.token, attempt=F("attempt") - 1)
-        case Stored():
-            # Its children's parent has still to be told.
-            return True
         case _:
             return False
     if moved and isinstance(outcome, Failed | BackedOff):

@@ -22,7 +22,7 @@ from ..operations.database import dialect, jobs
 from ..operations.finish import Ending, finish
 from ..operations.leases import release_unknown
 from ..operations.queues import queue_names
-from ..outcomes import BackedOff, Failed, Failure, Lost, Outcome, Parked, Released, Snoozed, Stored
+from ..outcomes import BackedOff, Failed, Failure, Lost, Outcome, Parked, Released, Snoozed
 from ..rendering import safe_str
 from .executor import Executor
 from .lanes import Lane
@@ -152,7 +152,7 @@ class Dispatcher:
             if not (isinstance(outcome, Released) and id(job) in fresh):
                 fresh[id(job)] = job, outcome
         for job, outcome in fresh.values():
-            if isinstance(outcome, Lost) or (isinstance(outcome, Stored) and job.parent_id is None):
+            if isinstance(outcome, Lost):
                 self._leases.end([job])
             else:
                 self._unwritten.append(Ending(job, outcome, name))

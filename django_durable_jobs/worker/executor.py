@@ -42,6 +42,7 @@ from ..operations.checkpoints import Steady
 from ..outcomes import BackedOff, Completed, Failed, Failure, Lost, Outcome
 from ..rendering import safe_str
 from . import sessions
+from .atomic import run_atomic
 from .endings import failed_or_backed_off, failure_of, outcome_of
 from .leases import Leases
 
@@ -114,6 +115,8 @@ class Executor:
                 context.history = self._history(job)
             frame.begin()
             fault("before-body")
+            if prepared.definition.atomic:
+                return run_atomic(job, self._recorder, lambda: self._result(prepared))
             value = prepared.definition.function(*prepared.args, **prepared.kwargs)
             if type(value) is CoroutineType:
                 value = async_to_sync(_awaited)(value)
@@ -124,6 +127,14 @@ class Executor:
             return self._returned(prepared, value)
         except BaseException as error:  # noqa: BLE001 -- SystemExit and the like of a job end the job, not the worker
             return self._raised(prepared, error)
+
+    def _result(self, prepared: _Prepared) -> str | None:
+        value = prepared.definition.function(*prepared.args, **prepared.kwargs)
+        fault("after-body")
+        text = self._returned(prepared, value).result
+        # Its completion comes with its commit: the heartbeat may find it before this thread has said so.
+        self._leases.code_is_over(prepared.context.row)
+        return text
 
     async def run_async(self, job: Claimed) -> Outcome:
         """Run an ``async def`` job on the event loop; a cancelled task becomes a released job."""
@@ -151,7 +162,7 @@ class Executor:
             history = context.history_if_used
             if history is not None and (caught := _caught_by_returning(frame, history)):
                 await self._helpers.record(caught)
-            outcome = self._returned(prepared, value)
+            outcome: Outcome = self._returned(prepared, value)
         except BaseException as error:  # noqa: BLE001 -- as above
             if context.parkings:
                 await _let_branches_end(context)
@@ -188,7 +199,7 @@ class Executor:
             context.interrupt(JobCancelled(f"Job {job.id} was cancelled by an order."))
         return _Prepared(definition, args, kwargs, context)
 
-    def _returned(self, prepared: _Prepared, value: object) -> Outcome:
+    def _returned(self, prepared: _Prepared, value: object) -> Completed:
         if value is None:
             return Completed(None)
         limit = get_settings().result_limit

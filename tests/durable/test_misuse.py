@@ -12,7 +12,7 @@ import pytest
 from django.test import override_settings
 
 from django_durable_jobs import acall, call, current_job
-from django_durable_jobs.durable.call import call_idempotency_key
+from django_durable_jobs.durable.call import idempotency_key
 from django_durable_jobs.errors import NotInJob
 from django_durable_jobs.outcomes import Completed, Failed
 from tests.durable.running import COMMITS, Runner, row, stored
@@ -21,7 +21,7 @@ from tests.jobs import add
 pytestmark = COMMITS
 
 
-@pytest.mark.parametrize("tried", [lambda: call(add, 1, 2), current_job, call_idempotency_key], ids=repr)
+@pytest.mark.parametrize("tried", [lambda: call(add, 1, 2), current_job, idempotency_key], ids=repr)
 def test_outside_of_a_job_it_is_said_so(tried: Callable[[], Any]) -> None:
     with pytest.raises(NotInJob, match=r"works inside a running durable job only.*Call the function plainly"):
         tried()
@@ -165,10 +165,10 @@ def test_the_key_for_outside_systems_is_the_same_in_every_attempt(runner: Runner
     keys: list[Any] = []
 
     def charge() -> None:
-        keys.append(call_idempotency_key())
+        keys.append(idempotency_key())
 
     def script() -> None:
-        keys.append(call_idempotency_key())
+        keys.append(idempotency_key())
         call(charge)
         call(charge)
 

@@ -14,11 +14,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from uuid import UUID
 
 from django.db import connection, connections, transaction
 
-from django_durable_jobs import Backoff, call, current_job, durable_job, sleep
-from django_durable_jobs.models import Job
+from django_durable_jobs import Backoff, atomic_step, call, current_job, durable_job, sleep
+from django_durable_jobs.models import Job, Message
 from tests.reliability.orders import obey, wait_for
 
 obey()
@@ -209,6 +210,35 @@ def die(ledger: str, name: str, how: str) -> None:
             sys.exit(3)
         case _:
             raise ValueError(how)
+
+
+@atomic_step("an effect")
+def effect(ledger: str, name: str) -> str:
+    """Make an effect that can be counted, and note that this ran."""
+    note(ledger, f"ran {name}")
+    Message.objects.create(job_id=UUID(int=0), name=name, payload="null")
+    return name
+
+
+@durable_job(backoff=Backoff.none(), call_backoff=Backoff.none())
+def effects_in_turn(ledger: str, names: list[str]) -> list[str]:
+    """Make an effect for each name, each in a step of its own."""
+    note(ledger, f"attempt {current_job().attempt}")
+    return [effect(ledger, name) for name in names]
+
+
+@durable_job(backoff=Backoff.none(), call_backoff=Backoff.none())
+async def async_effects_in_turn(ledger: str, names: list[str]) -> list[str]:
+    """Do the same on the event loop."""
+    note(ledger, f"attempt {current_job().attempt}")
+    return [await effect.acall(ledger, name) for name in names]
+
+
+@durable_job(atomic=True, backoff=Backoff.none())
+def effect_and_end(ledger: str, names: list[str]) -> list[str]:
+    """Make an effect for each name, all in the commit that completes the job."""
+    note(ledger, f"attempt {current_job().attempt}")
+    return [effect.function(ledger, name) for name in names]
 
 
 @durable_job

@@ -1,13 +1,14 @@
 """A proxy before the database of a test, so that one process loses it while others do not.
 
 It forwards bytes between TCP connections on the loopback and the server, can cut them all, refuse new ones, and
-come back on the same port.
+come back on the same port. It can also keep the answer to one COMMIT for itself.
 """
 
 from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
@@ -31,6 +32,13 @@ class Proxy:
         self._server: socket.socket | None = None
         self._open: set[socket.socket] = set()
         self._guard = threading.Lock()
+        self._marker: bytes | None = None
+        self.kept_an_answer = threading.Event()
+        """Set when the server has answered a COMMIT that nobody will hear of."""
+
+    def keep_answer_to_commit(self, marker: bytes) -> None:
+        """Break the first connection that sends ``marker`` and then COMMIT, once the server has done that."""
+        self._marker = marker
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -74,8 +82,30 @@ class Proxy:
                 return
             with self._guard:
                 self._open |= {client, upstream}
-            for source, target in ((client, upstream), (upstream, client)):
-                threading.Thread(target=_pump, args=[source, target], daemon=True).start()
+            committing = threading.Event()
+            for pump in (self._requests, self._answers):
+                threading.Thread(target=pump, args=[client, upstream, committing], daemon=True).start()
+
+    def _requests(self, client: socket.socket, upstream: socket.socket, committing: threading.Event) -> None:
+        marked = False
+
+        def look(data: bytes) -> bool:
+            nonlocal marked
+            marked = marked or (self._marker is not None and self._marker in data)
+            if marked and b"COMMIT" in data and not self.kept_an_answer.is_set():
+                committing.set()
+            return True
+
+        _pump(client, upstream, look)
+
+    def _answers(self, client: socket.socket, upstream: socket.socket, committing: threading.Event) -> None:
+        def look(_data: bytes) -> bool:
+            if not committing.is_set() or self.kept_an_answer.is_set():
+                return True
+            self.kept_an_answer.set()
+            return False
+
+        _pump(upstream, client, look)
 
     def _connect(self) -> socket.socket:
         port = self._url.port or PORTS.get(self._url.scheme, 0)
@@ -86,9 +116,10 @@ class Proxy:
         return upstream
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
+def _pump(source: socket.socket, target: socket.socket, look: Callable[[bytes], bool]) -> None:
+    """Forward until one side ends, or ``look`` says that the data is not to be forwarded."""
     with suppress(OSError):
-        while data := source.recv(65_536):
+        while (data := source.recv(65_536)) and look(data):
             target.sendall(data)
     for one in (source, target):
         with suppress(OSError):

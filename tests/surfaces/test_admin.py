@@ -53,6 +53,21 @@ def test_the_page_of_a_job_shows_attempts_and_calls() -> None:
         assert expected in text
 
 
+def test_the_page_of_a_job_shows_its_progress_and_the_message_to_those_who_may_see_values() -> None:
+    job = make_job(Status.RUNNING, progress={"current": 3, "total": 12, "message": f"{HIDDEN} <b>"})
+    text = html(superuser(), page_of(job))
+    assert "3 / 12" in text
+    assert f"{HIDDEN} &lt;b&gt;" in text
+    others = html(staff("view_job"), page_of(job))
+    assert "3 / 12" in others
+    assert HIDDEN not in others
+
+
+@pytest.mark.parametrize("progress", [None, [], "text", {}, {"current": None}, {"current": 1, "message": 3}])
+def test_a_progress_of_any_shape_has_a_page(progress: object) -> None:
+    assert html(superuser(), page_of(make_job(Status.RUNNING, progress=progress)))
+
+
 def test_the_list_shows_who_runs_a_job() -> None:
     make_job(Status.RUNNING, worker=make_worker(name="host-a-17"))
     assert "on host-a-17 since" in html(superuser(), JOBS)

@@ -34,7 +34,16 @@ def test_a_hostile_text_is_shown_as_text_wherever_it_stands(text: str) -> None:
     """N83, S26: the same string in list and page, of jobs, queues and workers."""
     worker = make_worker(name=text, host=text, queues={text: 1})
     common = {"payload": json.dumps({text: text}), "result": json.dumps(text), "last_error": text}
-    job = make_job(Status.RUNNING, worker=worker, definition=text, queue=text, options=text, tags=[text], **common)
+    job = make_job(
+        Status.RUNNING,
+        worker=worker,
+        definition=text,
+        queue=text,
+        options=text,
+        tags=[text],
+        progress={"current": text, "total": text, "message": text},
+        **common,
+    )
     make_attempt(job, error=text, traceback=text, worker_name=text)
     make_checkpoint(job, text, name=text, result=json.dumps(text))
     make_checkpoint(job, "2", name=text, result=None, error=text)

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_type
 
-from django_durable_jobs import JobHandle, Results, acall, agather, call, durable_job, gather, threshold
+from django_durable_jobs import (
+    JobHandle,
+    Progress,
+    Results,
+    acall,
+    agather,
+    atomic_step,
+    call,
+    durable_job,
+    gather,
+    get_version,
+    patched,
+    threshold,
+)
 from django_durable_jobs.durable.job import Invocation
 
 if TYPE_CHECKING:
@@ -28,7 +41,24 @@ if TYPE_CHECKING:
     def misspelt(n: int) -> None:
         """Have an option that does not exist."""
 
+    @durable_job(atomic=True)
+    def move(n: int) -> int:
+        """Be one transaction."""
+        return n
+
+    @atomic_step("book seat")
+    def book(order: int) -> str:
+        """Be one step."""
+        return str(order)
+
     assert_type(add(1, b=2), int)
+    assert_type(move.enqueue(1), JobHandle[int])
+    assert_type(move.enqueue(1).progress, Progress | None)
+    assert_type(book(1), str)
+    assert_type(book.using(retries=1)(1), str)
+    assert_type(get_version("x", 0, 1), int)
+    assert_type(patched("x"), bool)
+    book("1")  # type: ignore[arg-type]
     assert_type(add.enqueue(1), JobHandle[int])
     assert_type(add.enqueue(1).result(), int)
     assert_type(name_of.using(queue="other", delay=3).enqueue(n=1), JobHandle[str])
@@ -58,4 +88,5 @@ if TYPE_CHECKING:
         assert_type(await agather(fetch.s("x")), Results[bytes])
         assert_type(await acall(fetch, "x"), bytes)
         assert_type(await fetch("x"), bytes)
+        assert_type(await book.acall(1), str)
         assert_type(await add.aenqueue(1), JobHandle[int])
