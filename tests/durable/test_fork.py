@@ -144,13 +144,26 @@ def test_another_queue_gets_its_row(done: JobHandle[Any]) -> None:
 
 @pytest.mark.parametrize("status", sorted(Status))
 def test_a_job_in_any_status_can_be_forked(status: Status) -> None:
-    old = make_old(status, generation=2, tags=["red"], tenant="acme", sequence_key="order 7", unique_key="k")
+    old = make_old(status, generation=2, tags=["red"], tenant="acme", unique_key="k")
     make_checkpoint(old, "1")
     make_checkpoint(old, "1", generation=1)
     new = row(fork(old, from_call="2"))
     assert (new.status, new.generation, new.tags) == ("pending", 0, ["red"])
-    assert (new.tenant, new.sequence_key, new.unique_key) == ("acme", "order 7", None)
+    assert (new.tenant, new.unique_key) == ("acme", None)
     assert (keys(new), present(old).status) == (["1"], status)
+
+
+def test_a_fork_takes_its_turn_in_the_sequence(runner: Runner) -> None:
+    in_order = ordered.using(sequence_key="order 7")
+    first, second = in_order.enqueue(7), in_order.enqueue(8)
+    new = fork(first.id)
+    assert [row(one).status for one in (first, second, new)] == ["pending", "waiting", "waiting"]
+    assert row(new).sequence_key == "order 7"
+    for _ in range(3):
+        runner.attempt()
+    assert RAN[-1] == "write 7 -"
+    assert [row(one).status for one in (first, second, new)] == ["completed"] * 3
+    assert row(fork(first.id)).status == "pending"
 
 
 def test_what_an_unfinished_wait_has_fixed_stays_with_the_old_job() -> None:
