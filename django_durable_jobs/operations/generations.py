@@ -25,6 +25,7 @@ from ..querysets.jobs import JobQuerySet
 from ..rendering import safe_repr
 from ..states import OPEN
 from .cancel import cancel_all
+from .compensations import PATH
 from .database import alias, jobs
 from .steps import hold
 
@@ -34,7 +35,7 @@ BEGINNING: Final = ".0"
 """What follows the call's key in that of what it fixed when it began."""
 VERSION: Final = "v:"
 """How keys of version markers begin."""
-UNDOING: Final = "c."
+UNDOING: Final = f"{PATH}."
 """How keys of compensations that run begin, and that of the note that they do."""
 FIRST: Final = (1,)
 SHOWN: Final = 20

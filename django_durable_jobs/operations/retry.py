@@ -15,7 +15,7 @@ from ..models import Job
 from ..querysets.jobs import JobQuerySet
 from ..states import TRANSITIONS, Status
 from . import generations
-from .compensations import generation_of_a_retry
+from .compensations import being_undone, generation_of_a_retry
 from .database import dialect, jobs
 from .sequences import advance_after_commit, line_up_again
 from .transition import move
@@ -30,8 +30,8 @@ def retry(job: Job | UUID | str, *, from_call: str | int | None = None) -> None:
 
     With ``from_call`` (``"3"``, ``"3.1"``) that call and everything after it runs again: a new generation of
     checkpoints begins there, the old one is kept as history; messages that those calls had received can be received
-    again, their open children are cancelled. Raises ``JobNotFound``, ``TransitionRefused`` when its status does not
-    allow it, and ``OptionError`` for a call that it has not come to; then nothing has changed.
+    again, their open children are cancelled. Raises ``JobNotFound``, ``TransitionRefused`` when its status, or what
+    was undone, does not allow it, and ``OptionError`` for a call that it has not come to; then nothing has changed.
     """
     job_id = job.id if isinstance(job, Job) else parse_id(job)
     if job_id is None:
@@ -60,9 +60,7 @@ def _retry(this: JobQuerySet, from_call: str | int | None) -> int:
         found = may.values_list("id", "generation").first()
         if found is None:
             return 0
-        job_id, present = found
-        generations.begin(job_id, present, generations.before(generations.check_call(from_call, job_id, present)))
-        generation = present + 1
+        generation = _begin_generation(*found, from_call)
     anew: dict[str, Any] = {
         "run_at": None,
         "rescues": 0,
@@ -73,3 +71,14 @@ def _retry(this: JobQuerySet, from_call: str | int | None) -> int:
     # One that backs off is at the front of its sequence and may go on; one that has ended is not.
     free = Q(sequence_key=None) | Q(status=Status.RETRYING.value)
     return move("retry", this.filter(free), **anew) or line_up_again(this, **anew)
+
+
+def _begin_generation(job_id: UUID, generation: int, from_call: str | int) -> int:
+    call = generations.check_call(from_call, job_id, generation)
+    goes_on = jobs().filter(id=job_id, generation=generation_of_a_retry()).exists()
+    if goes_on and being_undone(job_id, generation):
+        raise TransitionRefused(
+            f"The compensations of job {job_id} have not all run: retry it without naming a call, so that they go on."
+        )
+    generations.begin(job_id, generation, generations.before(call))
+    return generation + 1

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from django_durable_jobs import (
     Determinism,
+    Pipeline,
     acall,
     agather,
     aload_checkpoint,
@@ -24,6 +25,7 @@ from django_durable_jobs import (
     await_for_event,
     await_for_message,
     call,
+    compensate,
     durable_job,
     gather,
     load_checkpoint,
@@ -138,6 +140,48 @@ async def aeverything(order: int) -> list[str]:
     decision = await await_for_approval("Ship it?", {"order": order}, timeout=3600)
     await acall(notify, sum(sizes))
     return [booking, paid, opened, decision.by, str(await aload_checkpoint("sizes"))]
+
+
+@durable_job(name="recorded.unbook")
+def unbook(order: int) -> None:
+    RAN.append(f"unbook {order}")
+
+
+@durable_job(name="recorded.undoable")
+def undoable(order: int) -> int:
+    call(reserve, order)
+    compensate(unbook, order)
+    call(notify, order)
+    raise ValueError("after the last call")
+
+
+nightly = Pipeline("recorded.nightly", timeout=3600, retry_interval=60, on_start=print)
+
+
+@nightly.task
+def load(day: int) -> int:
+    if not RAN:
+        RAN.append("load")
+        raise OSError("not yet")
+    return call(weigh, "day")
+
+
+@nightly.task
+def send(day: int) -> int:
+    return call(weigh, "mail")
+
+
+beside = Pipeline("recorded.beside", mode="parallel", timeout=3600)
+
+
+@beside.task
+def left(day: int) -> int:
+    return day
+
+
+@beside.task
+def right(day: int) -> int:
+    return day
 
 
 # Recorded: the children measure, measure.

@@ -153,11 +153,17 @@ def test_a_job_in_any_status_can_be_forked(status: Status) -> None:
     assert (keys(new), present(old).status) == (["1"], status)
 
 
-def test_a_fork_of_a_job_of_a_sequence_is_the_last_of_it() -> None:
-    old = make_old("failed", sequence_key="order 7")
-    first, second = (row(fork(old, from_call="1")) for _fork in range(2))
-    assert (first.status, first.sequence_key) == ("pending", "order 7")
-    assert (second.status, second.waiting_for) == ("waiting", "sequence")
+def test_a_fork_takes_its_turn_in_the_sequence(runner: Runner) -> None:
+    in_order = ordered.using(sequence_key="order 7")
+    first, second = in_order.enqueue(7), in_order.enqueue(8)
+    new = fork(first.id)
+    assert [row(one).status for one in (first, second, new)] == ["pending", "waiting", "waiting"]
+    assert row(new).sequence_key == "order 7"
+    for _ in range(3):
+        runner.attempt()
+    assert RAN[-1] == "write 7 -"
+    assert [row(one).status for one in (first, second, new)] == ["completed"] * 3
+    assert row(fork(first.id)).status == "pending"
 
 
 def test_what_an_unfinished_wait_has_fixed_stays_with_the_old_job() -> None:

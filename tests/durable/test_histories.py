@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable
 from copy import deepcopy
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,27 @@ def test_what_is_exported_is_what_is_recorded(runner: Runner, status: str, diale
     check_history(history_text(exported))
     check_history(exported)
     assert recorded.RAN == []
+
+
+@COMMITS
+def test_pipelines_and_compensations_are_followed_too(runner: Runner, dialect: Any) -> None:
+    runs = [recorded.nightly.enqueue(1), recorded.beside.enqueue(1), recorded.undoable.using(retries=0).enqueue(1)]
+    checked = 0
+    for _ in range(20):
+        while Job.objects.filter(status="pending").exists():
+            runner.attempt()
+            ran = list(recorded.RAN)
+            for run in runs:
+                exported = export_history(run.id)
+                replayed = replay_history(exported)
+                assert replayed.note == ""
+                checked += replayed.made == replayed.recorded > 0
+            assert ran == recorded.RAN
+        dialect.clock_offset += timedelta(minutes=2)
+        runner.promote()
+    assert [run.status for run in runs] == ["completed", "completed", "failed"]
+    assert checked > 10
+    assert recorded.RAN.count("unbook 1") == 1
 
 
 @pytest.mark.django_db

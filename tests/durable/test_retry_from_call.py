@@ -250,6 +250,13 @@ def test_nothing_that_compensations_have_undone_is_taken_over() -> None:
     assert keys(job, 1) == []
 
 
+def test_compensations_that_have_not_all_run_are_not_left_behind() -> None:
+    job = with_calls("1", "2", "c.0", "c.2")
+    with pytest.raises(TransitionRefused, match="have not all run: retry it without naming a call"):
+        retry(job, from_call="1")
+    assert (present(job).status, present(job).generation) == ("failed", 0)
+
+
 def test_the_beginning_of_a_call_stays_where_only_a_call_inside_it_runs_again() -> None:
     job = with_calls("1", "2.0", "2.0.1", "2.1", "2.2", "2.2.0", "2.3", "2", "3.0")
     retry(job, from_call="2.2")
