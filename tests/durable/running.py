@@ -133,6 +133,10 @@ class Runner:
         # The thread that stores checkpoints may still hold the row for a moment: then the rescue passes over it.
         eventually(lambda: job.id in rescue().returned, what="the rescue of the job")
 
+    def bury(self) -> None:
+        """Forget everything that this worker holds, as its process would by dying."""
+        self.leases.end(self.leases.jobs())
+
     def close(self) -> None:
         """Close threads and connections."""
         self.executor.close()
