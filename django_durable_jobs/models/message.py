@@ -44,7 +44,8 @@ class Message(models.Model):
         default_permissions = ("view",)
         indexes: ClassVar = [
             models.Index(fields=["job", "name", "id"], name="ddj_message_inbox"),
-            models.Index(fields=["name", "event_key", "id"], name="ddj_message_event"),
+            # Events of one name and key in order, from a job's creation on: what came before is not walked through.
+            models.Index(fields=["name", "event_key", "created_at", "id"], name="ddj_message_channel"),
             UnannouncedIndex(fields=["id"], name="ddj_message_unannounced"),
         ]
 

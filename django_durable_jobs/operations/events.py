@@ -12,7 +12,7 @@ mark, since a transaction that began earlier may commit its event later.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 from django.db import transaction
-from django.db.models import Q, QuerySet, Subquery
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Substr
 
 from ..conf import get_settings
@@ -98,10 +98,10 @@ async def aemit(name: str, payload: Any = None, *, key: str | None = None) -> No
 
 
 def _emit(channel: Channel, text: str) -> None:
-    _events(channel).create(**channel.columns, payload=text, created_at=DatabaseNow())
+    event = _events(channel).create(**channel.columns, payload=text, created_at=DatabaseNow())
     # Robust: the event is stored; an error while others are told must not look as if it were not.
     # (No partial(): Django would stumble over its missing name while it logs that error.)
-    transaction.on_commit(lambda: announce(channel), using=alias(), robust=True)
+    transaction.on_commit(lambda: announce(channel, [event.pk]), using=alias(), robust=True)
 
 
 def _events(channel: Channel) -> QuerySet[Message]:
@@ -115,16 +115,18 @@ def _waits() -> QuerySet[EventWait]:
 # Calling the jobs -------------------------------------------------------------------------------------------
 
 
-def announce(channel: Channel) -> int:
-    """Call every job that waits for events of this channel; return how many were woken."""
+def announce(channel: Channel, told: Sequence[int] = ()) -> int:
+    """Call every job that waits for events of this channel, and note that of these all were told.
+
+    Returns how many jobs were woken.
+    """
     fault("before-announce")
-    told = list(_events(channel).filter(consumed_at=None).values_list("id", flat=True))
     waiting = sorted(set(_waits().filter(**channel.columns).values_list("job_id", flat=True)))
     woken = 0
     for start in range(0, len(waiting), BATCH):
         woken += dialect().in_own_transaction(partial(_call, waiting[start : start + BATCH], channel))
-    for start in range(0, len(told), BATCH):
-        _events(channel).filter(id__in=told[start : start + BATCH]).update(consumed_at=DatabaseNow())
+    if told:
+        Message.objects.using(alias()).filter(id__in=told).update(consumed_at=DatabaseNow())
     return woken
 
 
@@ -138,9 +140,13 @@ def _call(ids: Iterable[Any], channel: Channel) -> int:
 
 def announce_forgotten() -> int:
     """Call for events whose emitter died between its commit and its calls; return how many jobs were woken."""
-    old = Message.objects.using(alias()).filter(job=None, consumed_at=None, created_at__lt=DatabaseNow() - FORGOTTEN)
-    channels = {Channel(*row) for row in old.order_by("id").values_list("name", "event_key")[:BATCH]}
-    return sum(announce(channel) for channel in sorted(channels, key=lambda one: one.label))
+    forgotten = Message.objects.using(alias()).filter(
+        job=None, consumed_at=None, created_at__lt=DatabaseNow() - FORGOTTEN
+    )
+    channels: dict[Channel, list[int]] = {}
+    for number, name, key in forgotten.order_by("id").values_list("id", "name", "event_key")[:BATCH]:
+        channels.setdefault(Channel(name, key), []).append(number)
+    return sum(announce(channel, numbers) for channel, numbers in channels.items())
 
 
 # Waiting ----------------------------------------------------------------------------------------------------
@@ -161,9 +167,9 @@ def take_event(job: Claimed, channel: Channel, key: str) -> str | None:
         job_id=job.id, generation=job.generation, kind="event", name=channel.label, result__isnull=False
     )
     numbers = [int(text[1:].partition(",")[0]) for text in had.values_list(Substr("result", 1, DIGITS), flat=True)]
-    created = Subquery(jobs().filter(id=job.id).values("created_at"))
+    created = jobs().filter(id=job.id).values_list("created_at", flat=True).get()
     new = _events(channel).filter(created_at__gte=created).exclude(id__in=numbers)
-    first = new.order_by("id").values_list("id", "payload").first()
+    first = new.order_by("created_at", "id").values_list("id", "payload").first()
     if first is None:
         # Calls up to now have been heeded; without this the job would be woken by them for ever.
         _waits().filter(job_id=job.id, key=key).update(called=False)

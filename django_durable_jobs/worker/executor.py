@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from contextlib import suppress
 from contextvars import Context
 from types import CoroutineType
-from typing import Any, Final
+from typing import Any
 
 from asgiref.sync import async_to_sync
 
@@ -27,7 +26,6 @@ from ..durable.replay import History
 from ..durable.threads import Helpers
 from ..errors import (
     DurableJobsError,
-    Interrupted,
     JobCancelled,
     NoRetry,
     OpenTransaction,
@@ -40,15 +38,11 @@ from ..operations.enqueue import with_stored_options
 from ..outcomes import BackedOff, Completed, Failed, Failure, Lost, Outcome, Released
 from . import compensation, sessions
 from .atomic import run_atomic
+from .branches import end_tasks, let_branches_end
 from .endings import failed_or_backed_off, failure_of, outcome_of
 from .leases import Leases
 
 logger = logging.getLogger("django_durable_jobs.jobs")
-
-BRANCH_LOOK: Final = 1.0
-"""Seconds between two looks whether a job whose branches still run was interrupted."""
-LEFTOVER_TIME: Final = 5.0
-"""Seconds that cancelled calls of an attempt that is over have to end."""
 
 
 class Executor:
@@ -165,16 +159,16 @@ class Executor:
                 outcome = await self._body_async(prepared, frame)
         except BaseException as error:  # noqa: BLE001 -- as above
             if context.parkings:
-                await _let_branches_end(context)
+                await let_branches_end(context)
             outcome = self._raised(prepared, error)
         if compensation.is_due(context, outcome):
             heed_no_more()
             after = compensation.take_over(context, self._leases)
             # Branches of the attempt end before anything is undone.
-            await _end_tasks(context)
+            await end_tasks(context)
             outcome = await compensation.acompensate(after, outcome)
             context = after
-        await _end_tasks(context)
+        await end_tasks(context)
         self._helpers.leave(lane)
         return outcome
 
@@ -305,21 +299,3 @@ async def timed(prepared: Prepared) -> Any:
         if limit.expired():
             raise TimedOut(f"The attempt took longer than {timeout}.") from error
         raise
-
-
-async def _let_branches_end(context: JobContext) -> None:
-    """Let the other branches of a job that is about to wait go on until each has ended, or waits too."""
-    while not context.interrupted and (tasks := [task for task in context.tasks or () if not task.done()]):
-        await asyncio.wait(tasks, timeout=BRANCH_LOOK)
-
-
-async def _end_tasks(context: JobContext) -> None:
-    """Stop calls that still run in tasks or threads of an attempt that is over: the next one makes them anew."""
-    context.interrupt(context.why or Interrupted("The attempt is over."))
-    tasks = [task for task in context.tasks or () if not task.done()]
-    for task in tasks:
-        task.cancel()
-    with suppress(asyncio.CancelledError):
-        if tasks and (await asyncio.wait(tasks, timeout=LEFTOVER_TIME))[1]:
-            fields = fields_of(context.row, context.worker_name)
-            logger.warning("Calls of job %s do not end although they were cancelled", context.id, extra=fields)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import Model
 
 from django_durable_jobs.models import Job
 
@@ -29,18 +30,18 @@ class Work:
 
 
 @contextmanager
-def counted_work() -> Iterator[Work]:
-    """Count the rows (entries of indexes included) that the statements of the block read from the job table."""
+def counted_work(model: type[Model] = Job) -> Iterator[Work]:
+    """Count the rows (entries of indexes included) that the statements of the block read from a table."""
     work = Work()
     counter = _COUNTERS[connection.vendor]
-    with counter() as count:
+    with counter(model._meta.db_table) as count:
         before = count()
         yield work
         work.rows = count() - before
 
 
 @contextmanager
-def _sqlite() -> Iterator[Callable[[], int]]:
+def _sqlite(_table: str) -> Iterator[Callable[[], int]]:
     hundreds = 0
 
     def step() -> int:
@@ -57,19 +58,18 @@ def _sqlite() -> Iterator[Callable[[], int]]:
 
 
 @contextmanager
-def _postgresql() -> Iterator[Callable[[], int]]:
+def _postgresql(table: str) -> Iterator[Callable[[], int]]:
     def count() -> int:
         _single("SELECT pg_stat_force_next_flush()")
         tables = "SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname = %s"
         indexes = "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = %s"
-        name = Job._meta.db_table
-        return int(_single(f"SELECT ({tables}) + ({indexes})", name, name))
+        return int(_single(f"SELECT ({tables}) + ({indexes})", table, table))
 
     yield count
 
 
 @contextmanager
-def _mysql() -> Iterator[Callable[[], int]]:
+def _mysql(_table: str) -> Iterator[Callable[[], int]]:
     def count() -> int:
         with connection.cursor() as cursor:
             cursor.execute("SHOW SESSION STATUS LIKE 'Handler_read%%'", [])
@@ -107,11 +107,11 @@ def insert_jobs(ids: list[UUID], **columns: Any) -> None:
         cursor.execute(sql, [*given.values(), json.dumps([str(id_) for id_ in ids])])
 
 
-def analyze() -> None:
-    """Bring the statistics of the job table up to date."""
+def analyze(model: type[Model] = Job) -> None:
+    """Bring the statistics of a table up to date."""
     statement = {"mysql": "ANALYZE TABLE"}.get(connection.vendor, "ANALYZE")
     with connection.cursor() as cursor:
-        cursor.execute(f"{statement} {Job._meta.db_table}")
+        cursor.execute(f"{statement} {model._meta.db_table}")
         if connection.vendor == "mysql":
             cursor.fetchall()
 

@@ -34,7 +34,10 @@ from django_durable_jobs.operations.events import announce, announce_forgotten, 
 from django_durable_jobs.operations.prune import prune_events
 from django_durable_jobs.operations.wake import wake_forgotten
 from django_durable_jobs.outcomes import Completed, Parked
+from django_durable_jobs.worker.pruner import BETWEEN_ROUNDS, BETWEEN_WINDOWS, Pruner
+from django_durable_jobs.worker.waker import Waker
 from tests.durable.running import COMMITS, Killed, Runner, killed_at, row, stored
+from tests.reliability.outages import options
 from tests.transactions import rolled_back
 from tests.waiting import elsewhere
 
@@ -226,13 +229,15 @@ def test_an_emitter_that_dies_before_it_calls_is_stood_in_for(runner: Runner, di
     assert reached
     assert (row(job).status, unannounced(), announce_forgotten()) == ("waiting", 1, 0)
     dialect.clock_offset += timedelta(seconds=6)
-    assert announce_forgotten() == 1
+    looked: list[str] = []
+    assert Waker(options(), lambda: looked.append("look now")).run_once() == 0
+    assert looked == ["look now"]
     assert unannounced() == 0
     assert runner.attempt() == Completed('"orphan"')
 
 
 def test_an_emitter_whose_calls_fail_does_not_hear_of_it(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    def break_down(_channel: Any) -> None:
+    def break_down(_channel: Any, _told: Any) -> None:
         raise RuntimeError("no calls")
 
     monkeypatch.setattr("django_durable_jobs.operations.events.announce", break_down)
@@ -338,7 +343,8 @@ def test_many_old_events_go_in_batches(dialect: Dialect, monkeypatch: pytest.Mon
     monkeypatch.setattr("django_durable_jobs.operations.prune.WINDOW", 3)
     old = DatabaseNow() - timedelta(days=8)
     Message.objects.bulk_create([Message(name="old", payload="1", created_at=old) for _ in range(7)])
-    assert [prune_events() for _ in range(3)] == [True, True, False]
+    pruner = Pruner()
+    assert [pruner.run_once() for _ in range(3)] == [BETWEEN_WINDOWS, BETWEEN_WINDOWS, BETWEEN_ROUNDS]
     assert not Message.objects.exists()
 
 

@@ -23,9 +23,11 @@ from django_durable_jobs import (
     TimedOut,
     acall,
     asend_message,
+    atomic_step,
     await_for_message,
     call,
     cancel,
+    emit,
     retry,
     send_message,
     sleep,
@@ -329,6 +331,28 @@ def test_a_job_sends_with_a_call_once_and_to_itself(runner: Runner) -> None:
     assert runner.attempt(rescued=True) == Completed('"sent"')
     assert Message.objects.count() == 1
     assert stored(sender) == [("1", "send_message")]
+
+
+def test_i16_a_message_of_an_atomic_step_is_sent_exactly_once(runner: Runner) -> None:
+    receiver = runner.enqueue(waiter)
+    runner.attempt()
+
+    @atomic_step("tell")
+    def tell() -> None:
+        send_message(receiver, "go", "once")
+        emit("told")
+
+    def script() -> None:
+        tell()
+        sleep(HOUR)
+
+    sender = runner.enqueue(script)
+    assert isinstance(runner.attempt(), Parked)
+    assert runner.attempt() == Completed('"once"')
+    runner.wake(sender)
+    assert isinstance(runner.attempt(), Parked)
+    assert sorted(Message.objects.values_list("name", flat=True)) == ["go", "told"]
+    assert not Message.objects.filter(consumed_at=None).exists(), "a message is read, an event is announced"
 
 
 @pytest.mark.parametrize("status", ["scheduled", "pending", "running", "waiting", "retrying", "paused"])

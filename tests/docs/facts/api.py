@@ -24,7 +24,26 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Look at jobs": ("JobHandle", "Status", "retry", "cancel", "blocked_by"),
     "Inside a job": ("call", "acall", "current_job", "JobContext", "NoRetry", "RetryAfter", "Snooze"),
     "Many jobs in one call": ("ChunkItem",),
+    "Children": ("gather", "agather", "threshold", "Invocation", "Results", "ChildResult"),
+    "Exactly once in this database": ("atomic_step", "AtomicStep", "idempotency_key"),
+    "Values and progress": (
+        *("save_checkpoint", "asave_checkpoint", "load_checkpoint", "aload_checkpoint"),
+        *("progress", "aprogress", "Progress"),
+    ),
+    "Versions": ("get_version", "aget_version", "patched", "apatched"),
+    "Undo": ("compensate", "acompensate"),
+    "Pipelines": ("Pipeline",),
     "Wait without a slot": ("sleep", "asleep", "sleep_until", "asleep_until"),
+    "Messages to a job": ("send_message", "asend_message", "wait_for_message", "await_for_message"),
+    "Events for all jobs": ("emit", "aemit", "wait_for_event", "await_for_event"),
+    "Decisions of people": (
+        "wait_for_approval",
+        "await_for_approval",
+        "Decision",
+        "approve",
+        "reject",
+        "pending_approvals",
+    ),
 }
 """Where each name is shown. Other exceptions have a page of their own."""
 
