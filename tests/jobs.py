@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from django_durable_jobs import call, durable_job
-from tests.reliability import process_jobs  # noqa: F401 -- more of them
+from tests.reliability import process_jobs, rich_jobs  # noqa: F401 -- more of them
 
 
 @durable_job
