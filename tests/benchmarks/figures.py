@@ -203,6 +203,14 @@ ALL = (
         ),
     ),
     Figure(
+        "wake",
+        "Sleeping jobs, one due every 20 ms: how late each goes on",
+        "Wake",
+        (Metric("p50", "ms", more_is_better=False), Metric("p99", "ms", more_is_better=False)),
+        300,
+        (ours("`sleep_until()`"),),
+    ),
+    Figure(
         "memory",
         "Memory of a worker over 200,000 no-op jobs",
         "Memory",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
-from django_durable_jobs import call, durable_job, gather
+from django_durable_jobs import call, durable_job, gather, sleep_until
 from tests.benchmarks import bodies
 from tests.benchmarks.place import QUEUE, mark
 
@@ -31,6 +32,13 @@ def arrive(n: int) -> None:
 def stay(n: int) -> None:
     """Stay until killed, the first time."""
     bodies.stay(n)
+
+
+@durable_job(queue=QUEUE)
+def wake(due: int) -> None:
+    """Sleep until an instant (nanoseconds since the epoch), and write down when the code goes on."""
+    sleep_until(datetime.fromtimestamp(due / 1e9, UTC))
+    mark(due, time.time_ns())
 
 
 @durable_job(queue=QUEUE)

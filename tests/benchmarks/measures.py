@@ -21,6 +21,7 @@ from tests.benchmarks.systems.base import System, stop
 Metrics = dict[str, float]
 MARK_SECONDS = 60.0
 QUICK_PAUSE_SECONDS, POLL_SECONDS = 0.04, 1.0
+AHEAD_NANOSECONDS, BETWEEN_NANOSECONDS = 3_000_000_000, 20_000_000  # until the first wake-up, and between two
 SLOW_PICK_UP_NANOSECONDS = 100_000_000
 REST_SECONDS = 15  # a connection reports the last of its transactions up to ten seconds after it became idle
 LOOK_TRANSACTIONS = 2  # what one look at the statistics itself costs: the connection's start-up and the query
@@ -138,6 +139,29 @@ class Latency(Measure):
             stop(self.worker)
         waits = sorted((started - before) / 1e6 for before, started in marks[1:])
         return {"p50": quantile(waits, 0.5), "p99": quantile(waits, 0.99)}
+
+
+class Wake(Measure):
+    """How late the code goes on after the moment that it slept until, on an idle worker, milliseconds."""
+
+    def prepare(self, n: int) -> None:
+        self.n = n
+        self.system.install()
+        self.sleep_until = self.system.sender("wake")
+        self.worker = self.system.start(self.system.worker_command())
+        self.sleep_until(time.time_ns())
+        self.await_marks(1)
+
+    def run(self) -> Metrics:
+        try:
+            begin = time.time_ns() + AHEAD_NANOSECONDS
+            for n in range(self.n):
+                self.sleep_until(begin + n * BETWEEN_NANOSECONDS)
+            marks = self.await_marks(1 + self.n, self.seconds / 3)
+        finally:
+            stop(self.worker)
+        late = sorted((woken - due) / 1e6 for due, woken in marks[1:])
+        return {"p50": quantile(late, 0.5), "p99": quantile(late, 0.99)}
 
 
 class Steps(Measure):
