@@ -85,14 +85,16 @@ def _advance(keys: list[str]) -> int:
     free = [key for key in keys if fronts.get(key) not in under_way]
     oldest = {key: job_id for key in free if (job_id := _oldest(key)) is not None}
     # Those that were cancelled or deleted since they were read are missing; who did it looks after the commit.
-    rows = list(
+    found = (
         jobs()
-        .filter(id__in=oldest.values(), waiting_for__startswith=LINED_UP)
+        .filter(id__in=oldest.values())
         .in_status(Status.WAITING)
         .order_by("id")
         .select_for_update()
         .values_list("id", "queue", "waiting_for")
     )
+    # Not asked of the database, which might read everything that waits in line to answer it.
+    rows = [row for row in found if (row[2] or "").startswith(LINED_UP)]
     _let_go_on(rows)
     going = {row[0] for row in rows}
     chosen = {key: job_id for key, job_id in oldest.items() if job_id in going}

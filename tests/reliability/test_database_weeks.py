@@ -30,6 +30,8 @@ ENOUGH = 15.0
 """Seconds after which fewer jobs will do, where the database is slow."""
 SLOTS = 4
 WARM, POLLS = 1_000, 20_000
+FIXED = 3_000
+"""Blocks that may come once, such as buffers of threads; without the guard there are several for each round."""
 
 
 def run(jobs: int) -> None:
@@ -109,7 +111,7 @@ def test_x69_twenty_thousand_polls_with_debug_leave_no_memory_behind(settings: S
         worker.stop()
         thread.join(20)
     assert not thread.is_alive()
-    assert grown < (clock.rounds - WARM) // 10, f"{grown} blocks after {clock.rounds} rounds"
+    assert grown < FIXED + (clock.rounds - WARM) // 10, f"{grown} blocks after {clock.rounds} rounds"
 
 
 def blocks() -> int:
