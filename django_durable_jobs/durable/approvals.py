@@ -52,7 +52,7 @@ def wait_for_approval(title: str, details: Any = None, timeout: Timeout = None) 
 def await_for_approval(title: str, details: Any = None, timeout: Timeout = None) -> Awaitable[Decision]:
     """Do what ``wait_for_approval`` does in an ``async def`` job."""
     work = _work(title, details, timeout, "await_for_approval")
-    return elsewhere("await_for_approval()", title, "approval", work)
+    return elsewhere("wait_for_approval()", title, "approval", work)
 
 
 def _work(title: object, details: Any, timeout: Timeout, what: str) -> partial[Decision]:

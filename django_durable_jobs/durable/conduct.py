@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import JobCancelled, NoRetry, Snooze
 from .frames import calling_frame
-from .running import MISUSE, Call, body, body_in_time, helpers_of, store, store_async
+from .running import MISUSE, Call, body, body_in_time, store, store_async
 from .running import run_async as call_async
 from .running import run_sync as call_sync
 from .runs import Running
@@ -127,7 +127,7 @@ async def _asteps(run: Running) -> RunOutcome:
 
 
 async def _atry(one: Try) -> Tried:
-    helpers = helpers_of(one.job)
+    helpers = one.job.helpers
     recorded = one.recorded()
     if recorded is not None:
         return one.replayed(recorded)

@@ -75,7 +75,7 @@ def agather(
 ) -> Awaitable[Results[R]]:
     """Do what ``gather`` does in an ``async def`` job; several may wait side by side in branches."""
     plan = Plan.of(invocations, strategy, {"queue": queue, "retries": retries, "priority": priority}, timeout)
-    return elsewhere("agather()", "gather", "gather", partial(_gather, plan=plan))
+    return elsewhere("gather()", "gather", "gather", partial(_gather, plan=plan))
 
 
 # The way of a gather -----------------------------------------------------------------------------------------------

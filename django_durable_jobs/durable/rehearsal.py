@@ -27,7 +27,7 @@ from ..operations.checkpoints import Stored
 from ..operations.generations import beginning_of, place_of
 from ..serialization import decode_error
 from .context import JobContext, Parked
-from .frames import Frame, frames
+from .frames import Frame, frames, on_loop
 from .order import parent_of
 from .places import code_line
 from .points import Point
@@ -105,16 +105,12 @@ class Rehearsal(JobContext):
         thread = threading.Thread(target=work, name="durable-jobs-rehearsal", daemon=True)
         thread.start()
         thread.join()
-        if self.helpers is not None:
-            self.helpers.close()
+        self.helpers.close()
         return raised[0] if raised else None
 
     def end_here(self) -> NoReturn:
         """End the code where it is now; code that swallows that is ended again at its next call."""
-        frame, task = frames.get(), None
-        if asyncio._get_running_loop() is not None:  # noqa: SLF001 -- public by another name, which raises
-            task = asyncio.current_task()
-        self._end(frame, task)
+        self._end(frames.get(), asyncio.current_task() if on_loop() else None)
 
     def refuse_database(self) -> NoReturn:
         """End the code, which asks for a database."""
@@ -165,8 +161,7 @@ class Rehearsal(JobContext):
         # Tasks that nobody awaits any more are no news where every branch ends by an exception.
         asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
         frame.settle(asyncio.current_task())
-        if self.helpers is not None:
-            self.helpers.enter()
+        self.helpers.enter()
         try:
             await definition.function(*args, **kwargs)
             self._returned(frame, definition)

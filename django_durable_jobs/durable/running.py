@@ -33,7 +33,6 @@ from ..errors import (
 from ..operations.connections import opened
 from ..rendering import safe_str
 from ..serialization import decode_error
-from .context import JobContext
 from .frames import Frame, frames
 from .points import Point, refuse_open_transaction
 from .targets import resolve
@@ -240,19 +239,12 @@ def _body_in_thread(one: Call) -> Any:
         frames.reset(token)
 
 
-def helpers_of(job: JobContext) -> Helpers:
-    """Return the threads for sync code of an async job."""
-    if job.helpers is None:
-        raise NotInJob("acall() works in jobs that a worker runs.")
-    return job.helpers
-
-
 async def recorded_async(one: Call) -> Stored | None:
     """Look for what is recorded of a call, in the task that awaits it."""
     one.task = asyncio.current_task()
     if one.departs(one.key, one.kind):
         # Leaving the recorded way asks the database: not on the event loop.
-        return await helpers_of(one.job).run(one.recorded)
+        return await one.job.helpers.run(one.recorded)
     return one.recorded()
 
 
@@ -261,7 +253,7 @@ async def run_async(one: Call) -> Any:
     stored = await recorded_async(one)
     if stored is not None:
         return one.replayed(stored)
-    helpers = helpers_of(one.frame.job)
+    helpers = one.job.helpers
 
     async def once() -> str:
         return one.encode(await body_in_time(one, helpers))

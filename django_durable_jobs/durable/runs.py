@@ -24,7 +24,7 @@ from ..serialization import decode, encode_error
 from .frames import Frame, fields_of
 from .gather import gather, threshold
 from .points import Point, stored_form
-from .running import MISUSE, Call, helpers_of
+from .running import MISUSE, Call
 from .timers import rest
 from .tries import Rest, Tried, Try, delay_after
 
@@ -70,7 +70,7 @@ class Running:
     @property
     def helpers(self) -> Helpers:
         """The threads of an async job."""
-        return helpers_of(self.job)
+        return self.job.helpers
 
     def begin(self) -> None:
         """Fix when the run began and when its time is over."""

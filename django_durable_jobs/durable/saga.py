@@ -40,7 +40,7 @@ def compensate(job: DurableJob[P, Any] | str, /, *args: P.args, **kwargs: P.kwar
 def acompensate(job: DurableJob[P, Any] | str, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[None]:
     """Do what ``compensate`` does in an ``async def`` job; what undoes may be sync or async there, too."""
     target, form = _checked(job, args, kwargs)
-    return elsewhere("acompensate()", _name(target), COMPENSATION, partial(_register, form=form))
+    return elsewhere("compensate()", _name(target), COMPENSATION, partial(_register, form=form))
 
 
 def _name(target: DurableJob[..., Any]) -> str:

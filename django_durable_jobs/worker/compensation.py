@@ -83,7 +83,6 @@ def compensate(context: JobContext, outcome: Outcome) -> Outcome:
 async def acompensate(context: JobContext, outcome: Outcome) -> Outcome:
     """Do the same in the task of an async job."""
     helpers = context.helpers
-    assert helpers is not None  # noqa: S101 -- a worker runs it
     try:
         undoing = _Undoing(context, outcome)
         await helpers.run(lambda: context.recorder.transact(undoing.begin))
