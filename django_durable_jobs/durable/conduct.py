@@ -132,15 +132,13 @@ async def _atry(one: Try) -> Tried:
     if recorded is not None:
         return one.replayed(recorded)
     await helpers.run(one.begin)
-    failure: Exception | None = None
-    text = None
     try:
-        text = one.encode(await body_in_time(one, helpers))
+        text = await helpers.run(partial(one.ended, one.encode(await body_in_time(one, helpers))))
     except (*MISUSE, Snooze):
         raise
     except Exception as error:  # noqa: BLE001 -- it is recorded
-        failure = error
-    return cast("Tried", await store_async(one, await helpers.run(lambda: one.ended(text, failure)), helpers))
+        text = await helpers.run(partial(one.ended, None, error))
+    return cast("Tried", await store_async(one, text, helpers))
 
 
 async def _ahook(run: Running, call: Call | None) -> None:

@@ -61,6 +61,15 @@ def _retry(this: JobQuerySet, from_call: str | int | None) -> int:
         if found is None:
             return 0
         generation = _begin_generation(*found, from_call)
+    return put_back(this, generation)
+
+
+def put_back(these: JobQuerySet, generation: Any) -> int:
+    """Let jobs run again that have ended without a result, or back off, and return how many; in a transaction.
+
+    Each gets at least one more attempt. An ended one of a sequence waits for its turn: the caller looks at the
+    sequences after the commit (``advance_after_commit``), and notifies.
+    """
     anew: dict[str, Any] = {
         "run_at": None,
         "rescues": 0,
@@ -70,7 +79,7 @@ def _retry(this: JobQuerySet, from_call: str | int | None) -> int:
     }
     # One that backs off is at the front of its sequence and may go on; one that has ended is not.
     free = Q(sequence_key=None) | Q(status=Status.RETRYING.value)
-    return move("retry", this.filter(free), **anew) or line_up_again(this, **anew)
+    return move("retry", these.filter(free), **anew) + line_up_again(these, **anew)
 
 
 def _begin_generation(job_id: UUID, generation: int, from_call: str | int) -> int:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.test.utils import override_settings
 
 from django_durable_jobs import NoRetry, Pipeline, call, cancel, compensate, durable_job, faults, registry, retry, sleep
 from django_durable_jobs.dialects import Dialect
@@ -164,6 +165,15 @@ def test_continue_runs_the_others_and_completes_with_errors(runner: Runner, kind
     assert report.outcome == "completed_with_errors"
     assert [task.name for task in report.failures] == ["extract"]
     assert row(job).status == "completed"
+
+
+@both
+def test_a_task_whose_result_is_too_large_is_a_failed_task(runner: Runner, kind: str) -> None:
+    # Small enough for itself, but not within what is stored of a try.
+    job = PIPELINES[kind, "continue"].enqueue('"' * 400)
+    with override_settings(DURABLE_JOBS={"RESULT_LIMIT": 1024}):
+        assert runner.attempt() == Completed('"completed_with_errors"')
+    assert _statuses(job.report()) == [("extract", "failed", 1), ("load", "failed", 1), ("publish", "failed", 1)]
 
 
 @both
