@@ -63,7 +63,7 @@ def _steps(run: Running) -> RunOutcome:
 def _try(one: Try) -> Tried:
     recorded = one.recorded()
     if recorded is not None:
-        return one.replayed(recorded)
+        return cast("Tried", one.replayed(recorded))
     one.begin()
     try:
         text = one.ended(one.encode(body(one)))
@@ -130,7 +130,7 @@ async def _atry(one: Try) -> Tried:
     helpers = one.job.helpers
     recorded = one.recorded()
     if recorded is not None:
-        return one.replayed(recorded)
+        return cast("Tried", one.replayed(recorded))
     await helpers.run(one.begin)
     try:
         text = await helpers.run(partial(one.ended, one.encode(await body_in_time(one, helpers))))

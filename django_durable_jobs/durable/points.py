@@ -107,7 +107,11 @@ class Point:
         """Give back what is recorded; an error that the code caught is raised again."""
         if stored.error is not None:
             raise decode_error(stored.error)
-        return decode(cast("str", stored.result))
+        return self.read(cast("str", stored.result))
+
+    def read(self, text: str) -> Any:
+        """Read the stored form of this point's result."""
+        return decode(text)
 
     def once(self, decide: Callable[[], str | None]) -> Stored | None:
         """Store what ``decide`` returns as the result of this point, in one transaction; see ``operations.steps``."""
@@ -115,15 +119,19 @@ class Point:
 
     def record(self, result: str) -> Stored:
         """Store a result that depends on nothing in the database; it shares its commit with other jobs' checkpoints."""
-        job, history = self.job, self.job.history
-        rows = history.rows_for(history.checkpoint(self.key, self.name, self.kind, result=result))
+        job, rows = self.job, self.rows(result)
         try:
             job.recorder.record(rows)
         except BaseException:
-            history.note_refused(rows)
+            job.history.note_refused(rows)
             raise
-        history.note_stored(rows)
+        job.history.note_stored(rows)
         return Stored(self.name, self.kind, result, None)
+
+    def rows(self, result: str) -> list[NewCheckpoint]:
+        """Return what is to be stored with this result."""
+        history = self.job.history
+        return history.rows_for(history.checkpoint(self.key, self.name, self.kind, result=result))
 
     def begun(self, decide: Callable[[], Any], part: str = "") -> Any:
         """Return what was fixed when this point was first reached; ``decide`` says it in the first attempt.

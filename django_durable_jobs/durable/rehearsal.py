@@ -33,6 +33,7 @@ from .places import code_line
 from .points import Point
 from .recorder import Recorder, Rows
 from .replay import History
+from .running import awaited
 from .threads import Helpers
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Rehearsal(JobContext):
         frames.set(frame)
         value = definition.function(*args, **kwargs)
         if type(value) is CoroutineType:
-            async_to_sync(_awaited)(frame, value)
+            async_to_sync(awaited)(frame, value)
         self._returned(frame, definition)
 
     def _in_loop(self, frame: Frame, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -198,11 +199,6 @@ def _stage() -> Rehearsal:
     job = frames.get().job
     assert isinstance(job, Rehearsal)  # noqa: S101 -- who else would use these
     return job
-
-
-async def _awaited(frame: Frame, coroutine: CoroutineType[Any, Any, Any]) -> Any:
-    frame.settle(asyncio.current_task())
-    return await coroutine
 
 
 def _around(key: str) -> list[str]:

@@ -24,7 +24,7 @@ from ..operations.steps import once
 from ..serialization import Codec
 from .call import call_options
 from .frames import Frame, calling_frame, frames, on_loop
-from .points import Point, refuse_open_transaction
+from .points import Point
 from .running import Call, recorded_async, repeated, repeated_async
 
 if TYPE_CHECKING:
@@ -134,8 +134,7 @@ class Step(Call):
 
     def encode(self, value: object) -> str:
         """Put the result into its stored form; the step's own transaction is still open."""
-        advice = "Commit or roll back before it returns."
-        refuse_open_transaction(f"{self.name} left a transaction open", advice, but=dialect().connection)
+        self.refuse_open(but=dialect().connection)
         return self.codec.encode(value, limit=get_settings().result_limit, what=f"result of {self.name}")
 
     def run(self) -> Any:

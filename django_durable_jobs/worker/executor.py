@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from contextvars import Context
 from types import CoroutineType
 from typing import Any
@@ -23,6 +22,7 @@ from ..durable.context import JobContext
 from ..durable.frames import Frame, fields_of, frames
 from ..durable.recorder import Recorder
 from ..durable.replay import History
+from ..durable.running import awaited, in_time
 from ..durable.threads import Helpers
 from ..errors import (
     DurableJobsError,
@@ -30,7 +30,6 @@ from ..errors import (
     NoRetry,
     OpenTransaction,
     SerializationError,
-    TimedOut,
 )
 from ..faults import fault
 from ..operations.checkpoints import Steady
@@ -121,7 +120,7 @@ class Executor:
             return run_atomic(context.row, self._recorder, lambda: self._result(prepared))
         value = prepared.definition.function(*prepared.args, **prepared.kwargs)
         if type(value) is CoroutineType:
-            value = async_to_sync(_awaited)(value)
+            value = async_to_sync(awaited)(frame, value)
         fault("after-body")
         history = context.history_if_used
         if history is not None and (caught := _caught_by_returning(frame, history, prepared.definition)):
@@ -195,11 +194,6 @@ class Executor:
             return registry.get(job.definition)
         except DurableJobsError:
             return None
-
-    def is_async(self, job: Claimed) -> bool:
-        """Answer whether the job belongs on the event loop; an unknown one fails in a thread."""
-        definition = self.definition_of(job)
-        return definition is not None and definition.is_async
 
     def _prepare(self, job: Claimed) -> Prepared | Outcome:
         try:
@@ -280,22 +274,7 @@ def _caught_by_returning(frame: Frame, history: History, definition: Definition)
     return history.take_caught()
 
 
-async def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    frames.get().settle(asyncio.current_task())
-    return await coroutine
-
-
 async def timed(prepared: Prepared) -> Any:
     """Run an async job's function; what takes longer than it may is cancelled where it waits."""
     run = prepared.definition.function(*prepared.args, **prepared.kwargs)
-    timeout = prepared.context.options.timeout
-    if timeout is None:
-        return await run
-    limit = asyncio.timeout(timeout.total_seconds())
-    try:
-        async with limit:
-            return await run
-    except TimeoutError as error:
-        if limit.expired():
-            raise TimedOut(f"The attempt took longer than {timeout}.") from error
-        raise
+    return await in_time(run, prepared.context.options.timeout, "The attempt")
