@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import JobCancelled, NoRetry, Snooze
 from .frames import calling_frame
-from .running import MISUSE, Call, body, body_in_time, store, store_async
+from .running import MISUSE, Call, body, body_in_time, recorded_async, store, store_async
 from .running import run_async as call_async
 from .running import run_sync as call_sync
 from .runs import Running
@@ -128,7 +128,7 @@ async def _asteps(run: Running) -> RunOutcome:
 
 async def _atry(one: Try) -> Tried:
     helpers = one.job.helpers
-    recorded = one.recorded()
+    recorded = await recorded_async(one)
     if recorded is not None:
         return cast("Tried", one.replayed(recorded))
     await helpers.run(one.begin)

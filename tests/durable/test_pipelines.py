@@ -9,7 +9,19 @@ from typing import Any
 import pytest
 from django.test.utils import override_settings
 
-from django_durable_jobs import NoRetry, Pipeline, call, cancel, compensate, durable_job, faults, registry, retry, sleep
+from django_durable_jobs import (
+    Determinism,
+    NoRetry,
+    Pipeline,
+    call,
+    cancel,
+    compensate,
+    durable_job,
+    faults,
+    registry,
+    retry,
+    sleep,
+)
 from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.durable.runs import Run
 from django_durable_jobs.errors import ArgumentError, DefinitionError, JobFailed, OptionError
@@ -192,6 +204,20 @@ def test_retry_on_failure_tries_the_failed_task_in_the_next_attempt_and_keeps_th
         ("publish", "completed", 1),
     ]
     assert [type(told).__name__ for told in TOLD] == ["Run", "RunReport"]
+
+
+@both
+def test_best_effort_goes_another_way_where_a_task_was_exchanged(
+    runner: Runner, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = PIPELINES[kind, "retry_on_failure"]
+    FAIL["load"] = 2
+    job = pipeline.using(determinism=Determinism.BEST_EFFORT).enqueue("mo")
+    assert isinstance(runner.attempt(), BackedOff)
+    monkeypatch.setattr(pipeline, "tasks", pipeline.tasks[::-1])
+    assert runner.attempt() == Completed('"completed"')
+    assert LEDGER == ["extract", "load", "load", "publish", "load", "extract"]
+    assert row(job).generation == 1
 
 
 @both
