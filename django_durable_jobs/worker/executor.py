@@ -26,7 +26,6 @@ from ..durable.running import awaited, in_time
 from ..durable.threads import Helpers
 from ..errors import (
     DurableJobsError,
-    JobCancelled,
     NoRetry,
     OpenTransaction,
     SerializationError,
@@ -34,6 +33,7 @@ from ..errors import (
 from ..faults import fault
 from ..operations.checkpoints import Steady
 from ..operations.enqueue import with_stored_options
+from ..operations.steps import cancelled
 from ..outcomes import BackedOff, Completed, Failed, Failure, Lost, Outcome, Released
 from . import compensation, sessions
 from .atomic import run_atomic
@@ -209,7 +209,7 @@ class Executor:
         if not self._leases.begin(job, context):
             return Lost()
         if job.cancel_requested_at is not None:
-            context.interrupt(JobCancelled(f"Job {job.id} was cancelled by an order."))
+            context.interrupt(cancelled(job.id))
         return Prepared(definition, args, kwargs, context)
 
     def _returned(self, prepared: Prepared, value: object) -> Completed:
