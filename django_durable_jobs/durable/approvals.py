@@ -16,11 +16,9 @@ from ..operations.wake import APPROVAL, wait_at
 from ..rendering import safe_repr
 from ..serialization import encode
 from .points import Point, elsewhere, here
-from .waits import wait
+from .waits import Timeout, wait
 
 LONGEST_TITLE: Final = 200
-
-Timeout = timedelta | float | None
 
 
 @dataclass(frozen=True, slots=True)

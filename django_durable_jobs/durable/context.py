@@ -32,6 +32,13 @@ class Parked(NamedTuple):
     task: asyncio.Task[Any] | None
 
 
+def is_parking(error: BaseException) -> bool:
+    """Answer whether code ended by a wait; a task group raises those of its tasks together."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(lambda one: not isinstance(one, Parking | BaseExceptionGroup)) is None
+    return isinstance(error, Parking)
+
+
 class ProgressWritten(NamedTuple):
     """What was last written of a job's progress, and from when on a further value may be."""
 

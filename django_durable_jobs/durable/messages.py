@@ -13,9 +13,7 @@ from ..operations.events import Channel, channel_of, end_wait, expect, take_even
 from ..operations.messages import check_name, take_message
 from ..operations.wake import EVENT, MESSAGE, wait_at
 from .points import Point, elsewhere, here
-from .waits import wait
-
-Timeout = timedelta | float | None
+from .waits import Timeout, wait
 
 
 def wait_for_message(name: str, timeout: Timeout = None) -> Any:

@@ -17,7 +17,7 @@ from ..conf import get_settings
 from ..definitions import check_timeout
 from ..errors import OpenTransaction, Parking, TooDeep
 from ..faults import fault
-from ..operations.checkpoints import Stored
+from ..operations.checkpoints import BEGINNING, BEGUN, Stored
 from ..operations.connections import opened, transaction_open
 from ..operations.database import dialect
 from ..operations.generations import leave
@@ -35,8 +35,6 @@ logger = logging.getLogger("django_durable_jobs.jobs")
 
 LONGEST_PATH: Final = 180
 """Characters of the key of a call that makes calls; the column takes 200."""
-BEGUN: Final = "0"
-"""The last part of the key under which a wait keeps what it fixed at its beginning; calls count from 1."""
 
 Result = TypeVar("Result")
 
@@ -138,10 +136,10 @@ class Point:
 
         A point that fixes more than one thing tells them apart by ``part``.
         """
-        key = f"{self.key}.{BEGUN}{part and f'.{part}'}"
-        stored = self._find(key, "begun")
+        key = f"{self.key}{BEGINNING}{part and f'.{part}'}"
+        stored = self._find(key, BEGUN)
         if stored is None:
-            row = self.job.history.checkpoint(key, self.name, "begun")
+            row = self.job.history.checkpoint(key, self.name, BEGUN)
             stored = cast("Stored", self._once(row, lambda: stored_form(decide())))
         return decode(cast("str", stored.result))
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from ..determinism import Determinism
 from ..dialects.rows import Claimed, NewCheckpoint
 from ..errors import NonDeterminism
-from ..operations.checkpoints import Stored
+from ..operations.checkpoints import BEGINNING, Stored
 from ..operations.compensations import COMPENSATION, ENDING_KEY
-from ..operations.generations import BEGINNING, Keep, place_of
+from ..operations.generations import Keep, place_of
 from .order import left_out, parent_of, unknown_to, what_stays
 from .places import code_line, line_of
 

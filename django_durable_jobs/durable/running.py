@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 MISUSE: Final = (NonDeterminism, NotInJob, OpenTransaction, TooDeep)
 """Errors of the job's code around the call: never repeated, never stored as the call's error."""
+HOPELESS: Final = (*MISUSE, SerializationError)
+"""Errors that end a job at once: the same code, or the same value, would meet the same refusal."""
 NEVER_REPEATED: Final = (NoRetry, RetryAfter, Snooze, SerializationError, BrokenTransaction)
 """Orders to the job, values that could not be stored next time either, and a slip that may have left half a step."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 from ..definitions import Options
-from ..errors import ChildFailed, NoRetry, SerializationError, Snooze, TaskFailed, TimedOut
+from ..errors import ChildFailed, NoRetry, Snooze, TaskFailed, TimedOut
 from ..operations import reports
 from ..operations.reports import RUN, RunOutcome
 from ..operations.steps import hold
@@ -24,7 +24,7 @@ from ..serialization import decode, encode_error
 from .frames import Frame, fields_of
 from .gather import gather, threshold
 from .points import Point, stored_form
-from .running import MISUSE, Call
+from .running import HOPELESS, Call
 from .timers import rest
 from .tries import Rest, Tried, Try, delay_after
 
@@ -161,10 +161,9 @@ class Running:
             return None
         if self.is_over:
             return "timeout"
-        final: tuple[type[Exception], ...] = (*MISUSE, SerializationError, NoRetry)
         if isinstance(error, TaskFailed | ChildFailed) and self.pipeline.on_failure == "fail_fast":
             return "failed"
-        if isinstance(error, final) or self.job.attempt >= self.job.max_attempts:
+        if isinstance(error, (*HOPELESS, NoRetry)) or self.job.attempt >= self.job.max_attempts:
             return "failed"
         return None
 

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from functools import partial
-from typing import Any, Final, ParamSpec
+from typing import Any, ParamSpec
 
 from ..conf import get_settings
 from ..errors import DefinitionError, NotInJob
+from ..operations.checkpoints import LONGEST_NAME
 from ..operations.compensations import COMPENSATION, being_undone, registered_form
 from ..operations.enqueue import stored_options
 from .job import DurableJob, get_job
 from .points import Point, elsewhere, here
 
 P = ParamSpec("P")
-
-NAME_LENGTH: Final = 200
 
 
 def compensate(job: DurableJob[P, Any] | str, /, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -44,7 +43,7 @@ def acompensate(job: DurableJob[P, Any] | str, /, *args: P.args, **kwargs: P.kwa
 
 
 def _name(target: DurableJob[..., Any]) -> str:
-    return f"compensate {target.name}"[:NAME_LENGTH]
+    return f"compensate {target.name}"[:LONGEST_NAME]
 
 
 def _checked(job: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[DurableJob[..., Any], str]:
