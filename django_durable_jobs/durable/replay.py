@@ -65,7 +65,7 @@ class History:
         self.broken: NonDeterminism | None = None
         """Set once the code made another call than the recorded one: swallowing that error does not help."""
         self.watch: Callable[[Point, str, Stored | None], None] | None = None
-        """Told of everything that is looked for; set where a history is checked (``durable/history.py``)."""
+        """Told of everything that is looked for; set where a history is checked (``rehearsal.py``)."""
 
     def find(self, key: str, name: str, kind: str = "call", *, task: Task | None = None) -> Stored | None:
         """Return what is recorded for this call, or ``None`` when it has not been made yet.

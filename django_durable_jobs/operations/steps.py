@@ -1,6 +1,6 @@
 """One transaction per step of a running job: under its token, and stored once.
 
-Everything durable that is more than a result goes through here: the deadline of a sleep, a message with its
+Everything durable that is more than a result goes through here: the deadline of a wait, a message with its
 consumption, the children of a call. The job's row is locked first, so the step happens with the checkpoint that says
 so, and only while the lease is the caller's.
 """
