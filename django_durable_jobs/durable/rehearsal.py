@@ -28,8 +28,8 @@ from ..operations.generations import beginning_of, place_of
 from ..serialization import decode_error
 from .context import JobContext, Parked
 from .frames import Frame, frames, on_loop
+from .lines import code_line
 from .order import parent_of
-from .places import code_line
 from .points import Point
 from .recorder import Recorder, Rows
 from .replay import History

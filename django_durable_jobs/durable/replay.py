@@ -18,8 +18,8 @@ from ..errors import NonDeterminism
 from ..operations.checkpoints import BEGINNING, Stored
 from ..operations.compensations import COMPENSATION, ENDING_KEY
 from ..operations.generations import Keep, place_of
+from .lines import code_line, line_of
 from .order import left_out, parent_of, unknown_to, what_stays
-from .places import code_line, line_of
 
 if TYPE_CHECKING:
     from .points import Point

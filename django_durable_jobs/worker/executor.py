@@ -35,7 +35,7 @@ from ..operations.checkpoints import Steady
 from ..operations.enqueue import with_stored_options
 from ..operations.steps import cancelled
 from ..outcomes import BackedOff, Completed, Failed, Failure, Lost, Outcome, Released
-from . import compensation, sessions
+from . import compensations, sessions
 from .atomic import run_atomic
 from .branches import end_tasks, let_branches_end
 from .endings import failed_or_backed_off, failure_of, outcome_of
@@ -107,8 +107,8 @@ class Executor:
                 outcome = self._body(prepared, frame)
         except BaseException as error:  # noqa: BLE001 -- SystemExit and the like of a job end the job, not the worker
             outcome = self._raised(prepared, error)
-        if compensation.is_due(context, outcome):
-            outcome = compensation.compensate(compensation.take_over(context, self._leases), outcome)
+        if compensations.is_due(context, outcome):
+            outcome = compensations.compensate(compensations.take_over(context, self._leases), outcome)
         return outcome
 
     def _body(self, prepared: Prepared, frame: Frame) -> Outcome:
@@ -160,12 +160,12 @@ class Executor:
             if context.parkings:
                 await let_branches_end(context)
             outcome = self._raised(prepared, error)
-        if compensation.is_due(context, outcome):
+        if compensations.is_due(context, outcome):
             heed_no_more()
-            after = compensation.take_over(context, self._leases)
+            after = compensations.take_over(context, self._leases)
             # Branches of the attempt end before anything is undone.
             await end_tasks(context)
-            outcome = await compensation.acompensate(after, outcome)
+            outcome = await compensations.acompensate(after, outcome)
             context = after
         await end_tasks(context)
         self._helpers.leave(lane)

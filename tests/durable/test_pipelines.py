@@ -23,7 +23,7 @@ from django_durable_jobs import (
     sleep,
 )
 from django_durable_jobs.dialects import Dialect
-from django_durable_jobs.durable.runs import Run
+from django_durable_jobs.durable.pipeline import Run
 from django_durable_jobs.errors import ArgumentError, DefinitionError, JobFailed, OptionError
 from django_durable_jobs.models import Checkpoint, ExecutionReport
 from django_durable_jobs.operations.delete import delete

@@ -6,17 +6,17 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from ..definitions import Options
-from ..errors import NoRetry, RetryAfter, SerializationError
-from ..operations.reports import TASK
-from ..rendering import safe_str
-from ..serialization import decode
-from .frames import Frame, fields_of
-from .points import Point, stored_form
-from .running import Call
+from ...definitions import Options
+from ...errors import NoRetry, RetryAfter, SerializationError
+from ...operations.reports import TASK
+from ...rendering import safe_str
+from ...serialization import decode
+from ..frames import Frame, fields_of
+from ..points import Point, stored_form
+from ..running import Call
 
 if TYPE_CHECKING:
-    from .pipeline import PipelineTask
+    from .declaration import PipelineTask
 
 logger = logging.getLogger("django_durable_jobs.jobs")
 

@@ -15,24 +15,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
-from ..definitions import Options
-from ..errors import ChildFailed, NoRetry, Snooze, TaskFailed, TimedOut
-from ..operations import reports
-from ..operations.reports import RUN, RunOutcome
-from ..operations.steps import hold
-from ..serialization import decode, encode_error
-from .frames import Frame, fields_of
-from .gather import gather, threshold
-from .points import Point, stored_form
-from .running import HOPELESS, Call
-from .timers import rest
+from ...definitions import Options
+from ...errors import ChildFailed, NoRetry, Snooze, TaskFailed, TimedOut
+from ...operations import reports
+from ...operations.reports import RUN, RunOutcome
+from ...operations.steps import hold
+from ...serialization import decode, encode_error
+from ..frames import Frame, fields_of
+from ..gather import gather, threshold
+from ..points import Point, stored_form
+from ..running import HOPELESS, Call
+from ..timers import rest
 from .tries import Rest, Tried, Try, delay_after
 
 if TYPE_CHECKING:
-    from ..dialects.rows import NewCheckpoint
-    from ..operations.checkpoints import Stored
-    from .pipeline import Pipeline
-    from .threads import Helpers
+    from ...dialects.rows import NewCheckpoint
+    from ...operations.checkpoints import Stored
+    from ..threads import Helpers
+    from .declaration import Pipeline
 
 logger = logging.getLogger("django_durable_jobs.jobs")
 

@@ -1,4 +1,4 @@
-"""Running a pipeline, in the thread of its job or in the task of an async one; ``runs`` says what comes next."""
+"""Running a pipeline, in the thread of its job or in the task of an async one; ``run`` says what comes next."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import JobCancelled, NoRetry, Snooze
-from .frames import calling_frame
-from .running import MISUSE, Call, body, body_in_time, recorded_async, store, store_async
-from .running import run_async as call_async
-from .running import run_sync as call_sync
-from .runs import Running
+from ...errors import JobCancelled, NoRetry, Snooze
+from ..frames import calling_frame
+from ..running import MISUSE, Call, body, body_in_time, recorded_async, store, store_async
+from ..running import run_async as call_async
+from ..running import run_sync as call_sync
+from .run import Running
 from .tries import Rest, Tried, Try
 
 if TYPE_CHECKING:
-    from ..operations.reports import RunOutcome
-    from .pipeline import Pipeline
+    from ...operations.reports import RunOutcome
+    from .declaration import Pipeline
 
 
 def run_sync(pipeline: Pipeline, /, *args: Any, **kwargs: Any) -> str:

@@ -1,6 +1,6 @@
 """Undoing: what a job has done is undone by the calls it registers, when it fails for good or is cancelled.
 
-Here a compensation is registered. When and how they run stands in ``worker/compensation.py``.
+Here a compensation is registered. When and how they run stands in ``worker/compensations.py``.
 """
 
 from __future__ import annotations
