@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .determinism import Determinism
     from .durable.approvals import Decision, await_for_approval, wait_for_approval
     from .durable.call import acall, call, idempotency_key
+    from .durable.compensations import acompensate, compensate
     from .durable.context import JobContext
     from .durable.decorator import durable_job
     from .durable.fork import fork
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from .durable.pipeline import Pipeline
     from .durable.progress import aprogress, progress
     from .durable.results import ChildResult, Results
-    from .durable.saga import acompensate, compensate
     from .durable.steps import AtomicStep, atomic_step
     from .durable.timers import asleep, asleep_until, sleep, sleep_until
     from .durable.values import aload_checkpoint, asave_checkpoint, load_checkpoint, save_checkpoint
@@ -86,7 +86,7 @@ _HOMES = {
     "durable.pipeline": ("Pipeline",),
     "durable.progress": ("aprogress", "progress"),
     "durable.results": ("ChildResult", "Results"),
-    "durable.saga": ("acompensate", "compensate"),
+    "durable.compensations": ("acompensate", "compensate"),
     "durable.steps": ("AtomicStep", "atomic_step"),
     "durable.timers": ("asleep", "asleep_until", "sleep", "sleep_until"),
     "durable.values": ("aload_checkpoint", "asave_checkpoint", "load_checkpoint", "save_checkpoint"),

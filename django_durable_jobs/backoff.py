@@ -177,10 +177,3 @@ def _length(value: object, name: str) -> timedelta:
     if not smallest <= value <= largest:  # type: ignore[operator]  # both bounds are of the value's kind
         raise OptionError(f"Back-off {name} {allowed}, got {value!r}.")
     return value if isinstance(value, timedelta) else timedelta(seconds=value)
-
-
-#: For attempts of a job.
-JOB_BACKOFF = Backoff()
-
-#: For repeated tries of a durable call inside one attempt, which holds its slot meanwhile.
-CALL_BACKOFF = Backoff(base=timedelta(seconds=0.1), cap=timedelta(seconds=5))

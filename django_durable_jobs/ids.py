@@ -1,18 +1,33 @@
-"""Identifiers: UUIDv7 for jobs (they sort by creation), UUIDv5 for what must be derived again and again."""
+"""Identifiers: UUIDv7 for jobs (they sort by creation), UUIDv5 for what must be derived again and again.
+
+Also here: how every order names the job it is for.
+"""
 
 from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-__all__ = ["idempotency_key", "is_job_id", "lowest_id_at", "new_job_id", "parse_id"]
+from .errors import JobNotFound
+from .rendering import safe_repr
+
+__all__ = ["Identified", "id_of", "idempotency_key", "is_job_id", "lowest_id_at", "new_job_id", "parse_id"]
 
 CALL_NAMESPACE: Final = UUID("6a4f3a53-1d0e-5b6d-9d2b-0b8a5f1c7e11")
 """Our own namespace for keys of calls; a constant for ever, since outside systems remember the keys."""
+
+
+class Identified(Protocol):
+    """A job or a handle of one."""
+
+    @property
+    def id(self) -> UUID:
+        """The job's id."""
+        ...
 
 
 def new_job_id() -> UUID:
@@ -49,3 +64,11 @@ def parse_id(value: object) -> UUID | None:
         return UUID(str(value))
     except ValueError:
         return None
+
+
+def id_of(job: Identified | UUID | str) -> UUID:
+    """Return the id of a job that somebody names; ``JobNotFound`` for what cannot be one."""
+    job_id = parse_id(getattr(job, "id", job))
+    if job_id is None:
+        raise JobNotFound(f"There is no job {safe_repr(job, 80)}.")
+    return job_id

@@ -1,7 +1,7 @@
 """How an attempt ended, before anything is stored.
 
-The executor turns every ending of a job's code into exactly one of these frozen values; the completer is
-the only one that writes them. What is stored for each stands in ``operations/finish.py``.
+The executor turns every ending of a job's code into exactly one of these frozen values. What is stored for each stands
+in ``operations/finish.py``, and nothing else stores them; only a job with ``atomic=True`` has ``Stored`` its own.
 """
 
 from __future__ import annotations

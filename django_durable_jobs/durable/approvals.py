@@ -16,11 +16,9 @@ from ..operations.wake import APPROVAL, wait_at
 from ..rendering import safe_repr
 from ..serialization import encode
 from .points import Point, elsewhere, here
-from .waits import wait
+from .waits import Timeout, wait
 
 LONGEST_TITLE: Final = 200
-
-Timeout = timedelta | float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ def wait_for_approval(title: str, details: Any = None, timeout: Timeout = None) 
 def await_for_approval(title: str, details: Any = None, timeout: Timeout = None) -> Awaitable[Decision]:
     """Do what ``wait_for_approval`` does in an ``async def`` job."""
     work = _work(title, details, timeout, "await_for_approval")
-    return elsewhere("await_for_approval()", title, "approval", work)
+    return elsewhere("wait_for_approval()", title, "approval", work)
 
 
 def _work(title: object, details: Any, timeout: Timeout, what: str) -> partial[Decision]:

@@ -7,16 +7,13 @@ same type. A call that fails is repeated inside the attempt (``call_retries``); 
 
 from __future__ import annotations
 
-import asyncio
-from asyncio import _get_running_loop  # the public one raises when there is none, which costs more than all the rest
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from .. import ids
 from ..definitions import Options
-from ..errors import NotInJob
-from .frames import calling_frame, current_frame
+from .frames import current_frame, frame_of_async, frame_of_sync
 from .running import Call, run_async, run_sync
 
 if TYPE_CHECKING:
@@ -65,9 +62,7 @@ class Caller:
         ``NotInJob`` outside of a job or in another thread of it, ``OpenTransaction`` inside ``atomic()``,
         ``NonDeterminism`` when the job recorded another call here.
         """
-        if _get_running_loop() is not None:
-            raise NotInJob("call() would block the event loop: write `await acall(...)` in an async job.")
-        return run_sync(Call(function, self._options, args, kwargs, calling_frame("call()", None)))
+        return run_sync(Call(function, self._options, args, kwargs, frame_of_sync("call()")))
 
 
 class AsyncCaller:
@@ -102,10 +97,7 @@ class AsyncCaller:
         in any order of completion. A task that makes calls of its own must be one itself: ``gather(acall(branch,
         1), acall(branch, 2))``.
         """
-        if _get_running_loop() is None:
-            raise NotInJob("acall() needs a running event loop: write `call(...)` in a sync job.")
-        frame = calling_frame("acall()", asyncio.current_task())
-        return run_async(Call(function, self._options, args, kwargs, frame))
+        return run_async(Call(function, self._options, args, kwargs, frame_of_async("call()")))
 
 
 def call_options(retries: int | None, backoff: Backoff | None, timeout: timedelta | float | None = None) -> Options:

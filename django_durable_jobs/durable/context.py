@@ -12,7 +12,7 @@ from uuid import UUID
 from ..clock import SYSTEM, Clock
 from ..conf import get_settings
 from ..determinism import Determinism
-from ..errors import Interrupted, JobCancelled, LeaseLost, Parking
+from ..errors import Interrupted, JobCancelled, LeaseLost, NotInJob, Parking
 from ..ids import idempotency_key
 from ..operations.database import dialect
 from .replay import History
@@ -32,6 +32,13 @@ class Parked(NamedTuple):
     task: asyncio.Task[Any] | None
 
 
+def is_parking(error: BaseException) -> bool:
+    """Answer whether code ended by a wait; a task group raises those of its tasks together."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(lambda one: not isinstance(one, Parking | BaseExceptionGroup)) is None
+    return isinstance(error, Parking)
+
+
 class ProgressWritten(NamedTuple):
     """What was last written of a job's progress, and from when on a further value may be."""
 
@@ -49,12 +56,12 @@ class JobContext:
     __slots__ = (
         "_clock",
         "_database_time",
+        "_helpers",
         "_history",
         "_stop",
         "_wakers",
         "_why",
         "deaf",
-        "helpers",
         "options",
         "parkings",
         "progress_written",
@@ -79,7 +86,7 @@ class JobContext:
         self.options = options
         self.worker_name = worker_name
         self.recorder = recorder
-        self.helpers = helpers
+        self._helpers = helpers
         self.tasks: set[asyncio.Task[Any]] | None = None
         self._clock = clock
         self._history: History | None = None
@@ -176,6 +183,13 @@ class JobContext:
         """Whether the job has ended but for its compensations."""
         return self._history is not None and self._history.is_being_undone
 
+    @property
+    def helpers(self) -> Helpers:
+        """The threads for what async code does in sync; ``NotInJob`` where no worker runs the job."""
+        if self._helpers is None:
+            raise NotInJob("Durable calls of async code work in jobs that a worker runs.")
+        return self._helpers
+
     def note_task(self, task: asyncio.Task[Any] | None) -> None:
         """Note a task in which a call of this job runs, so that it ends with the attempt."""
         if self.tasks is None:
@@ -248,7 +262,7 @@ class JobContext:
             self.recorder,
             worker_name=self.worker_name,
             clock=self._clock,
-            helpers=self.helpers,
+            helpers=self._helpers,
         )
         after.deaf = True
         return after

@@ -18,6 +18,7 @@ from ..conf import get_settings
 from ..definitions import check_timeout
 from ..errors import ArgumentError, ChildFailed, OptionError, TimedOut
 from ..operations import children
+from ..operations.checkpoints import BEGINNING, BEGUN
 from ..operations.database import dialect
 from ..operations.enqueue import Request
 from ..operations.wake import FIRST_FAILURE, any_open
@@ -25,7 +26,7 @@ from ..rendering import safe_str
 from ..serialization import encode
 from ..states import Status
 from .job import Invocation
-from .points import BEGUN, Point
+from .points import Point
 
 if TYPE_CHECKING:
     from ..operations.checkpoints import Stored
@@ -130,10 +131,10 @@ class Wait:
         """Begin anew with the children that did not succeed, if an earlier attempt ended because of them."""
         find, attempt = self.point.job.history.find, self.point.job.attempt
         earlier = range(attempt - 1, 0, -1)
-        key = f"{self.point.key}.{BEGUN}"
-        last = next((one for one in earlier if find(f"{key}.{one}", self.point.name, "begun") is not None), None)
+        key = f"{self.point.key}{BEGINNING}"
+        last = next((one for one in earlier if find(f"{key}.{one}", self.point.name, BEGUN) is not None), None)
         if last is not None:
-            begun = self.point.begun(self._again, part=f"{last}.{BEGUN}")
+            begun = self.point.begun(self._again, part=f"{last}{BEGINNING}")
             self.since, self.until = begun["since"], begun["until"]
 
     def _again(self) -> dict[str, Any]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
+from ..ids import Identified
 from ..operations.fork import fork as store
 from .handle import JobHandle
 
-if TYPE_CHECKING:
-    from ..models import Job
-
 
 def fork(
-    job: Job | UUID | str,
+    job: Identified | UUID | str,
     *,
     from_call: str | int = 1,
     args: Sequence[Any] | None = None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from asyncio import _get_running_loop  # the public one raises when there is none, which costs more than all the rest
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,31 @@ def calling_frame(what: str, task: asyncio.Task[Any] | None) -> Frame:
             "durable call itself, as in gather(acall(branch, 1), acall(branch, 2)): inside, calls have their own order."
         )
     return frame
+
+
+def frame_of_sync(what: str, *, anywhere: bool = False) -> Frame:
+    """Return the present frame for sync code that does ``what``, such as ``call()``; ``NotInJob`` on an event loop.
+
+    ``anywhere``: also in another thread that the job uses.
+    """
+    if _get_running_loop() is not None:
+        raise NotInJob(f"{what} would block the event loop: write `await a{what[:-1]}...)` in an async job.")
+    return current_frame(what) if anywhere else calling_frame(what, None)
+
+
+def frame_of_async(what: str, *, anywhere: bool = False) -> Frame:
+    """Return the present frame for async code that does the same by ``a`` and its name; ``NotInJob`` without a loop.
+
+    ``anywhere``: also in another task that the job uses.
+    """
+    if _get_running_loop() is None:
+        raise NotInJob(f"a{what} needs a running event loop: write `{what[:-1]}...)` in a sync job.")
+    return current_frame(f"a{what}") if anywhere else calling_frame(f"a{what}", asyncio.current_task())
+
+
+def on_loop() -> bool:
+    """Answer whether this code runs on an event loop."""
+    return _get_running_loop() is not None
 
 
 def current_job() -> JobContext:

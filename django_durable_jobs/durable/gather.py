@@ -15,13 +15,14 @@ from uuid import UUID
 
 from ..errors import NonDeterminism, OptionError, TooDeep
 from ..operations import children
+from ..operations.checkpoints import BEGINNING, BEGUN
 from ..operations.enqueue import prepare
 from ..operations.wake import LONGEST, children_wait
 from ..serialization import decode
 from ..states import Status
 from .family import Plan, Strategy, Threshold, Wait, deadline_of, form
 from .job import Invocation
-from .points import BEGUN, Point, elsewhere, here
+from .points import Point, elsewhere, here
 from .results import ChildResult, Results
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def agather(
 ) -> Awaitable[Results[R]]:
     """Do what ``gather`` does in an ``async def`` job; several may wait side by side in branches."""
     plan = Plan.of(invocations, strategy, {"queue": queue, "retries": retries, "priority": priority}, timeout)
-    return elsewhere("agather()", "gather", "gather", partial(_gather, plan=plan))
+    return elsewhere("gather()", "gather", "gather", partial(_gather, plan=plan))
 
 
 # The way of a gather -----------------------------------------------------------------------------------------------
@@ -133,7 +134,7 @@ def _outcome(point: Point, plan: Plan) -> Stored:
 
 
 def _begun(point: Point) -> dict[str, Any] | None:
-    stored = point.job.history.find(f"{point.key}.{BEGUN}", point.name, "begun")
+    stored = point.job.history.find(f"{point.key}{BEGINNING}", point.name, BEGUN)
     return None if stored is None else cast("dict[str, Any]", decode(cast("str", stored.result)))
 
 

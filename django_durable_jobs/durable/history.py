@@ -15,12 +15,13 @@ import msgspec
 
 from .. import registry
 from ..dialects.rows import Claimed
-from ..errors import DurableJobsError, HistoryUnreadable, NonDeterminism, Parking, SerializationError
+from ..errors import DurableJobsError, HistoryUnreadable, NonDeterminism, SerializationError
 from ..operations.checkpoints import Stored
 from ..operations.enqueue import with_stored_options
 from ..operations.history import FORMAT, VERSION
 from ..rendering import safe_str
 from ..serialization import parse
+from .context import is_parking
 from .rehearsal import Rehearsal
 
 SHOWN: Final = 5
@@ -91,7 +92,7 @@ def _judge(stage: Rehearsal, error: BaseException | None) -> None:
         raise stage.unreadable
     if stage.history.broken is not None:
         raise stage.history.broken
-    if error is None or _is_end(error):
+    if error is None or is_parking(error):
         return
     if isinstance(error, DurableJobsError):
         raise error
@@ -100,12 +101,6 @@ def _judge(stage: Rehearsal, error: BaseException | None) -> None:
         f"The code of job {stage.id} ({stage.definition}) raised {reason} before it made the recorded calls "
         f"{_names(stage)}."
     ) from error
-
-
-def _is_end(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(lambda one: not isinstance(one, Parking | BaseExceptionGroup)) is None
-    return isinstance(error, Parking)
 
 
 def _note(stage: Rehearsal) -> str:

@@ -13,9 +13,7 @@ from ..operations.events import Channel, channel_of, end_wait, expect, take_even
 from ..operations.messages import check_name, take_message
 from ..operations.wake import EVENT, MESSAGE, wait_at
 from .points import Point, elsewhere, here
-from .waits import wait
-
-Timeout = timedelta | float | None
+from .waits import Timeout, wait
 
 
 def wait_for_message(name: str, timeout: Timeout = None) -> Any:
@@ -34,7 +32,7 @@ def await_for_message(name: str, timeout: Timeout = None) -> Awaitable[Any]:
     """Do what ``wait_for_message`` does in an ``async def`` job."""
     check_name(name, "message")
     length = check_timeout(timeout, "await_for_message's timeout")
-    return elsewhere("await_for_message()", name, "message", partial(_wait_for_message, length=length))
+    return elsewhere("wait_for_message()", name, "message", partial(_wait_for_message, length=length))
 
 
 def wait_for_event(name: str, key: str | None = None, timeout: Timeout = None) -> Any:
@@ -53,7 +51,7 @@ def await_for_event(name: str, key: str | None = None, timeout: Timeout = None) 
     channel = channel_of(name, key)
     length = check_timeout(timeout, "await_for_event's timeout")
     work = partial(_wait_for_event, channel=channel, length=length)
-    return elsewhere("await_for_event()", channel.label, "event", work)
+    return elsewhere("wait_for_event()", channel.label, "event", work)
 
 
 def _wait_for_message(point: Point, length: timedelta | None) -> Any:

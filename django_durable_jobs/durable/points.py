@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from asyncio import _get_running_loop  # the public one raises when there is none, which costs more than all the rest
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from ..conf import get_settings
 from ..definitions import check_timeout
-from ..errors import NotInJob, OpenTransaction, Parking, TooDeep
+from ..errors import OpenTransaction, Parking, TooDeep
 from ..faults import fault
-from ..operations.checkpoints import Stored
+from ..operations.checkpoints import BEGINNING, BEGUN, Stored
 from ..operations.connections import opened, transaction_open
 from ..operations.database import dialect
 from ..operations.generations import leave
 from ..operations.steps import once
 from ..serialization import decode, decode_error, encode, encode_error
 from .context import JobContext, Parked
-from .frames import Frame, calling_frame, fields_of
+from .frames import Frame, fields_of, frame_of_async, frame_of_sync, on_loop
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -36,8 +35,6 @@ logger = logging.getLogger("django_durable_jobs.jobs")
 
 LONGEST_PATH: Final = 180
 """Characters of the key of a call that makes calls; the column takes 200."""
-BEGUN: Final = "0"
-"""The last part of the key under which a wait keeps what it fixed at its beginning; calls count from 1."""
 
 Result = TypeVar("Result")
 
@@ -75,7 +72,7 @@ class Point:
 
     def _find(self, key: str, kind: str, check: Callable[[Stored | None], object] | None = None) -> Stored | None:
         history = self.job.history
-        if self.departs(key, kind) and _get_running_loop() is None:
+        if self.departs(key, kind) and not on_loop():
             self.begin_generation(key, kind)
         stored = history.find(key, self.name, kind, task=self.frame.task)
         if history.watch is not None:
@@ -108,7 +105,11 @@ class Point:
         """Give back what is recorded; an error that the code caught is raised again."""
         if stored.error is not None:
             raise decode_error(stored.error)
-        return decode(cast("str", stored.result))
+        return self.read(cast("str", stored.result))
+
+    def read(self, text: str) -> Any:
+        """Read the stored form of this point's result."""
+        return decode(text)
 
     def once(self, decide: Callable[[], str | None]) -> Stored | None:
         """Store what ``decide`` returns as the result of this point, in one transaction; see ``operations.steps``."""
@@ -116,25 +117,29 @@ class Point:
 
     def record(self, result: str) -> Stored:
         """Store a result that depends on nothing in the database; it shares its commit with other jobs' checkpoints."""
-        job, history = self.job, self.job.history
-        rows = history.rows_for(history.checkpoint(self.key, self.name, self.kind, result=result))
+        job, rows = self.job, self.rows(result)
         try:
             job.recorder.record(rows)
         except BaseException:
-            history.note_refused(rows)
+            job.history.note_refused(rows)
             raise
-        history.note_stored(rows)
+        job.history.note_stored(rows)
         return Stored(self.name, self.kind, result, None)
+
+    def rows(self, result: str) -> list[NewCheckpoint]:
+        """Return what is to be stored with this result."""
+        history = self.job.history
+        return history.rows_for(history.checkpoint(self.key, self.name, self.kind, result=result))
 
     def begun(self, decide: Callable[[], Any], part: str = "") -> Any:
         """Return what was fixed when this point was first reached; ``decide`` says it in the first attempt.
 
         A point that fixes more than one thing tells them apart by ``part``.
         """
-        key = f"{self.key}.{BEGUN}{part and f'.{part}'}"
-        stored = self._find(key, "begun")
+        key = f"{self.key}{BEGINNING}{part and f'.{part}'}"
+        stored = self._find(key, BEGUN)
         if stored is None:
-            row = self.job.history.checkpoint(key, self.name, "begun")
+            row = self.job.history.checkpoint(key, self.name, BEGUN)
             stored = cast("Stored", self._once(row, lambda: stored_form(decide())))
         return decode(cast("str", stored.result))
 
@@ -185,29 +190,23 @@ def stored_form(value: object, what: str = "value") -> str:
 
 def here(what: str, name: str, kind: str) -> Point:
     """Make the point of a wait in sync code; ``what`` names it in errors."""
-    if _get_running_loop() is not None:
-        raise NotInJob(f"{what} would block the event loop: write `await a{what}` in an async job.")
-    return Point(name, kind, calling_frame(what, None))
+    return Point(name, kind, frame_of_sync(what))
 
 
 def elsewhere(what: str, name: str, kind: str, work: Callable[[Point], Result]) -> Coroutine[Any, Any, Result]:
-    """Make the point of a wait in async code; what is returned does its work, which asks the database, in a thread.
+    """Make the same in async code; what is returned does its work, which asks the database, in a thread.
 
     The place is fixed here, not when the result is awaited; see ``AsyncCaller``.
     """
-    if _get_running_loop() is None:
-        raise NotInJob(f"{what} needs a running event loop: leave the a away in a sync job.")
-    return _in_thread(Point(name, kind, calling_frame(what, asyncio.current_task())), what, work)
+    return _in_thread(Point(name, kind, frame_of_async(what)), work)
 
 
-async def _in_thread(point: Point, what: str, work: Callable[[Point], Result]) -> Result:
-    helpers, task = point.job.helpers, asyncio.current_task()
-    if helpers is None:
-        raise NotInJob(f"{what} works in jobs that a worker runs.")
+async def _in_thread(point: Point, work: Callable[[Point], Result]) -> Result:
+    task = asyncio.current_task()
     if task is not point.frame.task:
         point.job.note_task(task)
     point.task = task
-    return await helpers.run(partial(work, point))
+    return await point.job.helpers.run(partial(work, point))
 
 
 def refuse_open_transaction(what: str, advice: str, *, but: BaseDatabaseWrapper | None = None) -> None:

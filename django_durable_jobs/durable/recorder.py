@@ -17,8 +17,9 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from ..dialects.rows import NewCheckpoint, Saved
-from ..errors import Interrupted, LeaseLost
+from ..errors import Interrupted
 from ..faults import fault
+from ..operations.steps import not_held
 
 Rows = Sequence[NewCheckpoint]
 Result = TypeVar("Result")
@@ -179,7 +180,7 @@ class Recorder:
             self._cancelled(job_id)
         for group in groups:
             if any((row.job_id, row.key) not in stored for row in group.rows):
-                group.error = LeaseLost(f"Job {group.rows[0].job_id} is no longer held under this token.")
+                group.error = not_held(group.rows[0].job_id)
 
 
 class Scribe:

@@ -27,12 +27,13 @@ from ..operations.checkpoints import Stored
 from ..operations.generations import beginning_of, place_of
 from ..serialization import decode_error
 from .context import JobContext, Parked
-from .frames import Frame, frames
+from .frames import Frame, frames, on_loop
+from .lines import code_line
 from .order import parent_of
-from .places import code_line
 from .points import Point
 from .recorder import Recorder, Rows
 from .replay import History
+from .running import awaited
 from .threads import Helpers
 
 if TYPE_CHECKING:
@@ -105,16 +106,12 @@ class Rehearsal(JobContext):
         thread = threading.Thread(target=work, name="durable-jobs-rehearsal", daemon=True)
         thread.start()
         thread.join()
-        if self.helpers is not None:
-            self.helpers.close()
+        self.helpers.close()
         return raised[0] if raised else None
 
     def end_here(self) -> NoReturn:
         """End the code where it is now; code that swallows that is ended again at its next call."""
-        frame, task = frames.get(), None
-        if asyncio._get_running_loop() is not None:  # noqa: SLF001 -- public by another name, which raises
-            task = asyncio.current_task()
-        self._end(frame, task)
+        self._end(frames.get(), asyncio.current_task() if on_loop() else None)
 
     def refuse_database(self) -> NoReturn:
         """End the code, which asks for a database."""
@@ -154,7 +151,7 @@ class Rehearsal(JobContext):
         frames.set(frame)
         value = definition.function(*args, **kwargs)
         if type(value) is CoroutineType:
-            async_to_sync(_awaited)(frame, value)
+            async_to_sync(awaited)(frame, value)
         self._returned(frame, definition)
 
     def _in_loop(self, frame: Frame, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -165,8 +162,7 @@ class Rehearsal(JobContext):
         # Tasks that nobody awaits any more are no news where every branch ends by an exception.
         asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
         frame.settle(asyncio.current_task())
-        if self.helpers is not None:
-            self.helpers.enter()
+        self.helpers.enter()
         try:
             await definition.function(*args, **kwargs)
             self._returned(frame, definition)
@@ -203,11 +199,6 @@ def _stage() -> Rehearsal:
     job = frames.get().job
     assert isinstance(job, Rehearsal)  # noqa: S101 -- who else would use these
     return job
-
-
-async def _awaited(frame: Frame, coroutine: CoroutineType[Any, Any, Any]) -> Any:
-    frame.settle(asyncio.current_task())
-    return await coroutine
 
 
 def _around(key: str) -> list[str]:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from ..determinism import Determinism
 from ..dialects.rows import Claimed, NewCheckpoint
 from ..errors import NonDeterminism
-from ..operations.checkpoints import Stored
+from ..operations.checkpoints import BEGINNING, Stored
 from ..operations.compensations import COMPENSATION, ENDING_KEY
-from ..operations.generations import BEGINNING, Keep, place_of
+from ..operations.generations import Keep, place_of
+from .lines import code_line, line_of
 from .order import left_out, parent_of, unknown_to, what_stays
-from .places import code_line, line_of
 
 if TYPE_CHECKING:
     from .points import Point
@@ -65,7 +65,7 @@ class History:
         self.broken: NonDeterminism | None = None
         """Set once the code made another call than the recorded one: swallowing that error does not help."""
         self.watch: Callable[[Point, str, Stored | None], None] | None = None
-        """Told of everything that is looked for; set where a history is checked (``durable/history.py``)."""
+        """Told of everything that is looked for; set where a history is checked (``rehearsal.py``)."""
 
     def find(self, key: str, name: str, kind: str = "call", *, task: Task | None = None) -> Stored | None:
         """Return what is recorded for this call, or ``None`` when it has not been made yet.

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asgiref.sync import async_to_sync
 from django.db import DatabaseError
@@ -32,13 +32,13 @@ from ..errors import (
 )
 from ..operations.connections import opened
 from ..rendering import safe_str
-from ..serialization import decode_error
-from .context import JobContext
 from .frames import Frame, frames
 from .points import Point, refuse_open_transaction
 from .targets import resolve
 
 if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
     from ..backoff import Backoff
     from ..dialects.rows import NewCheckpoint
     from ..operations.checkpoints import Stored
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 MISUSE: Final = (NonDeterminism, NotInJob, OpenTransaction, TooDeep)
 """Errors of the job's code around the call: never repeated, never stored as the call's error."""
+HOPELESS: Final = (*MISUSE, SerializationError)
+"""Errors that end a job at once: the same code, or the same value, would meet the same refusal."""
 NEVER_REPEATED: Final = (NoRetry, RetryAfter, Snooze, SerializationError, BrokenTransaction)
 """Orders to the job, values that could not be stored next time either, and a slip that may have left half a step."""
 
@@ -73,11 +75,9 @@ class Call(Point):
         self.body: Frame | None = None
         super().__init__(name, "call", frame)
 
-    def replayed(self, stored: Stored) -> Any:
-        """Give back what is recorded; an error of this call that the code caught is raised again."""
-        if stored.error is not None:
-            raise decode_error(stored.error)
-        return self.codec.decode(cast("str", stored.result))
+    def read(self, text: str) -> Any:
+        """Read the stored form of the result, with the types of the function's annotation."""
+        return self.codec.decode(text)
 
     def child(self) -> Frame:
         """Make the frame in which the function runs; each repeat begins to count anew."""
@@ -110,25 +110,25 @@ class Call(Point):
 
     def encode(self, value: object) -> str:
         """Put the result into its stored form."""
-        if opened():
-            refuse_open_transaction(f"{self.name} left a transaction open", "Commit or roll back before it returns.")
+        self.refuse_open()
         if self.body is not None:
             self.job.history.note_returns(self.key, self.body.calls, self.function)
         return self.codec.encode(value, limit=get_settings().result_limit, what=f"result of {self.name}")
 
-    def rows(self, text: str) -> list[NewCheckpoint]:
-        """Return what is to be stored with the result."""
-        history = self.frame.job.history
-        return history.rows_for(history.checkpoint(self.key, self.name, "call", result=text))
+    def refuse_open(self, *, but: BaseDatabaseWrapper | None = None) -> None:
+        """Raise ``OpenTransaction`` when the function left one open in this thread, but for connection ``but``."""
+        if opened():
+            what = f"{self.name} left a transaction open"
+            refuse_open_transaction(what, "Commit or roll back before it returns.", but=but)
 
     def stored(self, rows: list[NewCheckpoint], text: str) -> Any:
         """Note that the rows are stored and return the result as it is read back."""
-        self.frame.job.history.note_stored(rows)
-        return self.codec.decode(text)
+        self.job.history.note_stored(rows)
+        return self.read(text)
 
     def not_stored(self, rows: list[NewCheckpoint], error: BaseException) -> None:
         """Note that the rows are not stored. The call runs again in the next attempt, if the error allows one."""
-        self.frame.job.history.note_refused(rows)
+        self.job.history.note_refused(rows)
         if isinstance(error, DatabaseError):
             raise self.refused(error) from error
 
@@ -187,11 +187,12 @@ def body(one: Call) -> Any:
     finally:
         frames.reset(token)
     if type(value) is CoroutineType:
-        return async_to_sync(_awaited)(frame, value)
+        return async_to_sync(awaited)(frame, value)
     return value
 
 
-async def _awaited(frame: Frame, coroutine: Coroutine[Any, Any, Any]) -> Any:
+async def awaited(frame: Frame, coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine in the present task, as the code of ``frame``."""
     frame.settle(asyncio.current_task())
     token = frames.set(frame)
     try:
@@ -205,27 +206,32 @@ async def _body_async(one: Call, helpers: Helpers) -> Any:
         value = await helpers.run(lambda: _body_in_thread(one))
         if type(value) is not CoroutineType:
             return value
-        return await _awaited(one.child(), value)
+        return await awaited(one.child(), value)
     frame = one.child()
     token = frames.set(frame)
     try:
         coroutine = one.function(*one.args, **one.kwargs)
     finally:
         frames.reset(token)
-    return await _awaited(frame, coroutine)
+    return await awaited(frame, coroutine)
 
 
 async def body_in_time(one: Call, helpers: Helpers) -> Any:
     """Run the body of a call; what takes longer than it may is cancelled where it waits."""
-    if one.timeout is None:
-        return await _body_async(one, helpers)
-    limit = asyncio.timeout(one.timeout.total_seconds())
+    return await in_time(_body_async(one, helpers), one.timeout, f"Call {one.key} ({one.name})")
+
+
+async def in_time(work: Coroutine[Any, Any, Result], longest: timedelta | None, what: str) -> Result:
+    """Await ``work``; when it takes longer than it may, it is cancelled where it waits, and ``TimedOut`` is raised."""
+    if longest is None:
+        return await work
+    limit = asyncio.timeout(longest.total_seconds())
     try:
         async with limit:
-            return await _body_async(one, helpers)
+            return await work
     except TimeoutError as error:
         if limit.expired():
-            raise TimedOut(f"Call {one.key} ({one.name}) took longer than {one.timeout}.") from error
+            raise TimedOut(f"{what} took longer than {longest}.") from error
         raise
 
 
@@ -233,18 +239,10 @@ def _body_in_thread(one: Call) -> Any:
     token = frames.set(one.child())
     try:
         value = one.function(*one.args, **one.kwargs)
-        if opened():
-            refuse_open_transaction(f"{one.name} left a transaction open", "Commit or roll back before it returns.")
+        one.refuse_open()
         return value
     finally:
         frames.reset(token)
-
-
-def helpers_of(job: JobContext) -> Helpers:
-    """Return the threads for sync code of an async job."""
-    if job.helpers is None:
-        raise NotInJob("acall() works in jobs that a worker runs.")
-    return job.helpers
 
 
 async def recorded_async(one: Call) -> Stored | None:
@@ -252,7 +250,7 @@ async def recorded_async(one: Call) -> Stored | None:
     one.task = asyncio.current_task()
     if one.departs(one.key, one.kind):
         # Leaving the recorded way asks the database: not on the event loop.
-        return await helpers_of(one.job).run(one.recorded)
+        return await one.job.helpers.run(one.recorded)
     return one.recorded()
 
 
@@ -261,7 +259,7 @@ async def run_async(one: Call) -> Any:
     stored = await recorded_async(one)
     if stored is not None:
         return one.replayed(stored)
-    helpers = helpers_of(one.frame.job)
+    helpers = one.job.helpers
 
     async def once() -> str:
         return one.encode(await body_in_time(one, helpers))

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from asyncio import (
-    _get_running_loop,  # the public one raises when there is none, which costs more than all the rest
-    current_task,
-)
+from asyncio import current_task
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
@@ -26,9 +23,9 @@ from ..operations.one_commit import one_commit
 from ..operations.steps import once
 from ..serialization import Codec
 from .call import call_options
-from .frames import Frame, calling_frame, frames
-from .points import Point, refuse_open_transaction
-from .running import Call, helpers_of, recorded_async, repeated, repeated_async
+from .frames import Frame, calling_frame, frames, on_loop
+from .points import Point
+from .running import Call, recorded_async, repeated, repeated_async
 
 if TYPE_CHECKING:
     from ..backoff import Backoff
@@ -65,7 +62,7 @@ class AtomicStep(Generic[P, R]):
         step, ``BrokenTransaction`` when the function ends or breaks its transaction, ``NonDeterminism`` when the
         job recorded something else here.
         """
-        if _get_running_loop() is not None:
+        if on_loop():
             raise NotInJob(
                 f"{self} would block the event loop: write `await {self._shown}.acall(...)` in an async job."
             )
@@ -76,7 +73,7 @@ class AtomicStep(Generic[P, R]):
 
         The place of the step is fixed here, not when it is awaited.
         """
-        if _get_running_loop() is None:
+        if not on_loop():
             raise NotInJob(f"{self}.acall() needs a running event loop: write `{self._shown}(...)` in a sync job.")
         return _run_async(Step(self, args, kwargs, self._frame(current_task())))
 
@@ -137,8 +134,7 @@ class Step(Call):
 
     def encode(self, value: object) -> str:
         """Put the result into its stored form; the step's own transaction is still open."""
-        advice = "Commit or roll back before it returns."
-        refuse_open_transaction(f"{self.name} left a transaction open", advice, but=dialect().connection)
+        self.refuse_open(but=dialect().connection)
         return self.codec.encode(value, limit=get_settings().result_limit, what=f"result of {self.name}")
 
     def run(self) -> Any:
@@ -201,5 +197,4 @@ async def _run_async(one: Step) -> Any:
     stored = await recorded_async(one)
     if stored is not None:
         return one.replayed(stored)
-    helpers = helpers_of(one.job)
-    return await repeated_async(one, lambda: helpers.run(one.run))
+    return await repeated_async(one, lambda: one.job.helpers.run(one.run))

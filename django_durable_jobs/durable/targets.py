@@ -10,16 +10,15 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from .. import registry
 from ..definitions import Definition, Options, return_annotation
 from ..errors import DefinitionError
+from ..operations.checkpoints import LONGEST_NAME
 from ..serialization import Codec
 from .job import DurableJob
-
-NAME_LENGTH: Final = 200
 
 
 class Target(NamedTuple):
@@ -89,4 +88,4 @@ def _name(source: Any) -> str:
             "Use a function defined with def, or functools.partial of one."
         )
     module = getattr(source, "__module__", None) or "builtins"
-    return f"{module}.{own}"[:NAME_LENGTH]
+    return f"{module}.{own}"[:LONGEST_NAME]

@@ -32,7 +32,7 @@ def sleep(delay: timedelta | float) -> None:
 def asleep(delay: timedelta | float) -> Awaitable[None]:
     """Do what ``sleep`` does in an ``async def`` job."""
     length = _as_delay(delay, "asleep's delay")
-    return elsewhere("asleep()", "sleep", "sleep", partial(rest, moment=partial(_after, length)))
+    return elsewhere("sleep()", "sleep", "sleep", partial(rest, moment=partial(_after, length)))
 
 
 def sleep_until(moment: datetime) -> None:
@@ -44,7 +44,7 @@ def sleep_until(moment: datetime) -> None:
 def asleep_until(moment: datetime) -> Awaitable[None]:
     """Do what ``sleep_until`` does in an ``async def`` job."""
     instant = _instant(moment, "asleep_until")
-    return elsewhere("asleep_until()", "sleep_until", "sleep", partial(rest, moment=lambda _job: instant))
+    return elsewhere("sleep_until()", "sleep_until", "sleep", partial(rest, moment=lambda _job: instant))
 
 
 def _after(length: timedelta, job: JobContext) -> datetime:

@@ -13,13 +13,13 @@ from typing import Final, cast
 from ..definitions import check_label
 from ..errors import NonDeterminism, OptionError
 from ..operations.checkpoints import Stored
+from ..operations.generations import VERSION
 from ..operations.steps import once
 from ..serialization import decode
 from .beside import beside, beside_async
 from .frames import Frame
 from .points import stored_form
 
-KEY: Final = "v:"
 LONGEST_ID: Final = 190
 HIGHEST: Final = 1_000_000
 
@@ -67,7 +67,7 @@ def _check(change_id: str, low: int, high: int) -> None:
 
 
 def _version(change_id: str, low: int, high: int, frame: Frame) -> int:
-    job, history, key = frame.job, frame.job.history, f"{KEY}{change_id}"
+    job, history, key = frame.job, frame.job.history, f"{VERSION}{change_id}"
     stored = history.find(key, change_id, "version")
     if stored is None:
         stored = _decided(key, change_id, low if frame.passed_before() else high, frame)

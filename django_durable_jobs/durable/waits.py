@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..errors import TimedOut
 from ..operations.database import dialect
 from .points import Point
+
+Timeout = timedelta | float | None
+"""How users say how long a wait may take."""
 
 
 def wait(  # noqa: PLR0913 -- the parts of a wait, each said by name

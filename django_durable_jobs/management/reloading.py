@@ -15,7 +15,7 @@ from typing import Final
 from django.utils import autoreload
 
 from ..clock import SYSTEM, Clock
-from ..worker.children import Child
+from ..worker.processes import Child
 from ..worker.service import within
 from ..worker.signals_os import Bell, Stoppable
 

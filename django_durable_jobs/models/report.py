@@ -1,4 +1,4 @@
-"""Execution reports of task groups."""
+"""Execution reports of pipelines."""
 
 from __future__ import annotations
 

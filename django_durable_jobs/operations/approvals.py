@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Final, NoReturn
+from uuid import UUID
 
 from django.db.models import F, Q, QuerySet
 
@@ -14,12 +15,12 @@ from ..conf import get_settings
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Claimed
 from ..errors import ApprovalDecided, ApprovalExpired, ApprovalNotFound, JobEnded, OptionError
+from ..ids import Identified, id_of
 from ..models import Approval
 from ..rendering import safe_repr
 from ..serialization import encode
 from ..states import FINAL, OPEN, Status
 from .database import alias, dialect, jobs
-from .messages import Identified, id_of
 from .wake import APPROVAL, SEVERAL, _wake
 
 APPROVED: Final = "approved"
@@ -46,7 +47,7 @@ def reject(approval: Approval | int | str, *, by: str = "", comment: str = "") -
     _decide(approval, REJECTED, by, comment)
 
 
-def pending_approvals(job: Identified | str | None = None) -> QuerySet[Approval]:
+def pending_approvals(job: Identified | UUID | str | None = None) -> QuerySet[Approval]:
     """Return the approvals that can be decided now, oldest first; of one job or of all."""
     return (
         _approvals()

@@ -15,8 +15,7 @@ from uuid import UUID
 from ..conf import get_settings
 from ..dialects.now import DatabaseNow
 from ..errors import JobNotFound, TransitionRefused
-from ..ids import parse_id
-from ..models import Job
+from ..ids import Identified, id_of
 from ..querysets.jobs import JobQuerySet
 from ..states import OPEN, Status
 from . import reports
@@ -40,16 +39,14 @@ class Cancelled:
     requested: list[UUID]
 
 
-def cancel(job: Job | UUID | str, *, reason: str = "cancelled by an order") -> Cancelled:
+def cancel(job: Identified | UUID | str, *, reason: str = "cancelled by an order") -> Cancelled:
     """Cancel a job and every job below it (``gather``), and return what was done.
 
     A job that runs, or has compensations to run, is cancelled a little later, unless it completes before; one whose
     compensations run already ends as it began to. Raises ``JobNotFound``, or ``TransitionRefused`` for a job that
     has ended.
     """
-    job_id = job.id if isinstance(job, Job) else parse_id(job)
-    if job_id is None:
-        raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
+    job_id = id_of(job)
     result = cancel_all([job_id], reason=reason)
     if job_id not in (*result.cancelled, *result.requested):
         status = jobs().filter(id=job_id).values_list("status", flat=True).first()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from ..clock import SYSTEM, Clock
@@ -14,6 +14,13 @@ from ..errors import LeaseLost
 from ..models import Checkpoint
 from .connections import OwnConnection
 from .database import alias, dialect
+
+BEGINNING: Final = ".0"
+"""What follows the key of a call in that of what it fixed when it began; calls count from 1."""
+BEGUN: Final = "begun"
+"""The kind of these checkpoints."""
+LONGEST_NAME: Final = 200
+"""Characters of a checkpoint's name."""
 
 Result = TypeVar("Result")
 

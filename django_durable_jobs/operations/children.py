@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from django.db.models import F, Q
-from django.db.models.functions import Greatest
+from django.db.models import Q
 
 from ..conf import get_settings
 from ..dialects.rows import Claimed, NewJob
@@ -24,8 +23,9 @@ from .cancel import cancel_all
 from .compensations import generation_of_a_retry
 from .database import dialect, jobs
 from .enqueue import insert
+from .retry import put_back
+from .sequences import advance_after_commit
 from .steps import hold
-from .transition import move
 
 BATCH: Final = 500
 COLUMNS: Final = ("id", "status", "result", "last_error")
@@ -86,22 +86,18 @@ def ended(parent_id: UUID, call: str) -> list[Child]:
 
 
 def run_again(parent_id: UUID, call: str, only: Q | None = None) -> int:
-    """Put the children that ended without a result back into their queues, each with one more attempt at least."""
+    """Put the children that ended without a result back into their queues, each with one more attempt at least.
+
+    Those of a sequence wait for their turn, as after ``retry``.
+    """
     these = jobs().of_call(parent_id, call).unsuccessful().filter(only or Q())
-    queues = set(these.values_list("queue", flat=True))
-    if not queues:
+    found = set(these.values_list("queue", "sequence_key"))
+    if not found:
         return 0
-    moved = move(
-        "retry",
-        these,
-        run_at=None,
-        rescues=0,
-        cancel_requested_at=None,
-        max_attempts=Greatest(F("max_attempts"), F("attempt") + 1),
-        generation=generation_of_a_retry(),
-    )
+    moved = put_back(these, generation_of_a_retry())
+    advance_after_commit(key for _queue, key in found if key is not None)
     if get_settings().notify:
-        dialect().notify(sorted(queues))
+        dialect().notify(sorted({queue for queue, _key in found}))
     return moved
 
 

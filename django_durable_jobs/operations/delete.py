@@ -7,8 +7,8 @@ from typing import Final
 from uuid import UUID
 
 from ..errors import JobNotFound, TransitionRefused
-from ..ids import parse_id
-from ..models import Approval, Attempt, Checkpoint, EventWait, ExecutionReport, Job, Message, NamedValue
+from ..ids import Identified, id_of
+from ..models import Approval, Attempt, Checkpoint, EventWait, ExecutionReport, Message, NamedValue
 from ..states import Status
 from .children import refuse_to_delete
 from .database import alias, dialect, jobs
@@ -18,16 +18,16 @@ BELONGINGS: Final = (Checkpoint, Attempt, Message, EventWait, Approval, NamedVal
 """Tables whose rows belong to a job. No constraint of the database would miss the job."""
 
 
-def delete(job: Job | UUID | str) -> None:
+def delete(job: Identified | UUID | str) -> None:
     """Delete a job with all that belongs to it; a worker that holds it keeps it from being deleted.
 
     Raises ``JobNotFound``, or ``TransitionRefused`` for a running job, a child of a job that has not ended, and a job
     with children that have not. Children that have ended stay when their parent is deleted.
     """
-    job_id = job.id if isinstance(job, Job) else parse_id(job)
-    found = None if job_id is None else dialect().in_own_transaction(lambda: _delete(job_id))
+    job_id = id_of(job)
+    found = dialect().in_own_transaction(lambda: _delete(job_id))
     if found is None:
-        raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
+        raise JobNotFound(f"There is no job {job_id}.")
     status, sequence_key = found
     if sequence_key is not None:
         advance_after_commit([sequence_key])

@@ -31,14 +31,13 @@ from ..faults import fault
 from ..models import Checkpoint, EventWait, Message
 from ..rendering import safe_repr
 from ..serialization import encode
+from .checkpoints import LONGEST_NAME
 from .database import alias, dialect, jobs
 from .messages import check_name
 from .wake import EVENT, SEVERAL, _wake
 
 BATCH: Final = 500
 LONGEST_KEY: Final = 200
-LONGEST_LABEL: Final = 200
-"""Characters of a checkpoint's name."""
 DIGITS: Final = 24
 """Characters at the beginning of a stored event in which its number is found."""
 FORGOTTEN: Final = timedelta(seconds=5)
@@ -61,7 +60,7 @@ class Channel:
     def label(self) -> str:
         """A text that no other channel has, for checkpoints."""
         text = self.name if self.key is None else f"{self.name} {self.key}"
-        if len(text) <= LONGEST_LABEL:
+        if len(text) <= LONGEST_NAME:
             return text
         # A name has no blank in it, and a key that is hashed is longer than what stands here.
         return f"{self.name} #{hashlib.sha256(text.encode()).hexdigest()[:40]}"

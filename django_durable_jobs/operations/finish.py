@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from django.db.models import F, Subquery
 
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Claim, Claimed, Completion
-from ..errors import LeaseLost
 from ..faults import fault
 from ..models import Attempt
 from ..outcomes import (
@@ -29,8 +29,12 @@ from ..outcomes import (
 from ..states import Status
 from .database import alias, dialect, jobs
 from .sequences import advance_after_commit
+from .steps import not_held
 from .transition import move
 from .wake import Group, park, wake_waiting
+
+ENDED: Final = (Completed, Failed, Cancelled, Stored)
+"""Outcomes that end the life of the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,8 @@ def finish(endings: Sequence[Ending], claim: Claim | None = None) -> tuple[set[U
     """Store the endings and, if asked, claim the next jobs in the same commit.
 
     Returns the ids whose ending took effect, and the claimed jobs. A job that is missing among the first had
-    lost its lease: nothing of it was written. Completions go in one statement; other endings, which need a row
-    of history each, in one transaction before it.
+    lost its lease: nothing of it was written. Completions go in one statement, with the claim where the database can;
+    the other endings in one transaction before it. Parents and sequences are looked after once all is committed.
     """
     stored, claimed = _store(endings, claim)
     related = [one for one in endings if one.job.parent_id is not None or isinstance(one.outcome, Parked)]
@@ -66,8 +70,8 @@ def _groups(endings: Sequence[Ending], claimed: Sequence[Claimed]) -> set[Group]
     for job, outcome in ((one.job, one.outcome) for one in endings):
         if isinstance(outcome, Parked):
             groups.update((job.id, wait) for wait in outcome.waits if wait.startswith(CHILDREN))
-        elif job.parent_id is not None and isinstance(outcome, Completed | Failed | Cancelled | Stored):
-            (groups if isinstance(outcome, Completed | Stored) else failed).add((job.parent_id, job.parent_call))
+        elif job.parent_id is not None and isinstance(outcome, ENDED):
+            (groups if isinstance(outcome, (Completed, Stored)) else failed).add((job.parent_id, job.parent_call))
     # A group of which this worker has just claimed another child has not ended: the last one of it looks.
     groups.difference_update((job.parent_id, job.parent_call) for job in claimed if job.parent_id is not None)
     return groups | failed
@@ -75,15 +79,13 @@ def _groups(endings: Sequence[Ending], claimed: Sequence[Claimed]) -> set[Group]
 
 def _sequences_of(endings: Sequence[Ending]) -> set[str]:
     """Return the sequences whose front may have ended."""
-    final = Completed | Failed | Cancelled | Stored
-    ended = [one.job.sequence_key for one in endings if one.job.sequence_key and isinstance(one.outcome, final)]
-    return {key for key in ended if key is not None}
+    return {key for one in endings if (key := one.job.sequence_key) is not None and isinstance(one.outcome, ENDED)}
 
 
 def complete_here(job: Claimed, result: str | None) -> None:
     """Complete a job in the transaction that is open on this thread's connection; ``LeaseLost`` when it is not held."""
     if job.id not in dialect().complete([Completion(job.id, job.token, result)]):
-        raise LeaseLost(f"Job {job.id} is no longer held under this token.")
+        raise not_held(job.id)
 
 
 def is_completed(job: Claimed) -> bool:
@@ -93,19 +95,23 @@ def is_completed(job: Claimed) -> bool:
     """
     row = jobs().filter(id=job.id, token=job.token).select_for_update().values_list("status", flat=True).first()
     if row not in {Status.RUNNING, Status.COMPLETED}:
-        raise LeaseLost(f"Job {job.id} is no longer held under this token.")
+        raise not_held(job.id)
     return row == Status.COMPLETED
 
 
 def _store(endings: Sequence[Ending], claim: Claim | None) -> tuple[set[UUID], list[Claimed]]:
-    completions = [
-        Completion(ending.job.id, ending.job.token, ending.outcome.result)
-        for ending in endings
-        if isinstance(ending.outcome, Completed)
-    ]
-    others = [ending for ending in endings if not isinstance(ending.outcome, Completed | Stored)]
-    # Those that have stored their ending themselves took effect already.
-    stored = {ending.job.id for ending in endings if isinstance(ending.outcome, Stored)}
+    completions: list[Completion] = []
+    others: list[Ending] = []
+    stored: set[UUID] = set()
+    for ending in endings:
+        job, outcome = ending.job, ending.outcome
+        if isinstance(outcome, Completed):
+            completions.append(Completion(job.id, job.token, outcome.result))
+        elif isinstance(outcome, Stored):
+            # It has stored its ending itself, which took effect already.
+            stored.add(job.id)
+        else:
+            others.append(ending)
     if others:
         stored |= dialect().in_own_transaction(lambda: _finish_others(others))
     if completions and claim is not None and claim.wants:

@@ -11,7 +11,7 @@ from ..conf import get_settings
 from ..definitions import Definition, check_queue
 from ..dialects.rows import NewJob
 from ..errors import ArgumentError, JobNotFound
-from ..ids import new_job_id, parse_id
+from ..ids import Identified, id_of, new_job_id
 from ..models import Job
 from . import generations
 from .database import dialect, jobs
@@ -22,7 +22,7 @@ TAKEN_OVER: Final = ("tenant", "concurrency_key", "sequence_key")
 
 
 def fork(
-    job: Job | UUID | str,
+    job: Identified | UUID | str,
     *,
     from_call: str | int = 1,
     args: Sequence[Any] | None = None,
@@ -30,10 +30,10 @@ def fork(
     queue: str | None = None,
 ) -> tuple[UUID, str]:
     """Store the job and return its id and definition; see ``durable.fork``."""
-    job_id = job.id if isinstance(job, Job) else parse_id(job)
-    old = None if job_id is None else jobs().filter(id=job_id).first()
+    job_id = id_of(job)
+    old = jobs().filter(id=job_id).first()
     if old is None:
-        raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
+        raise JobNotFound(f"There is no job {job_id}.")
     definition = registry.get(old.definition)
     new = NewJob(
         id=new_job_id(),

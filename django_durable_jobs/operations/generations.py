@@ -25,14 +25,13 @@ from ..querysets.jobs import JobQuerySet
 from ..rendering import safe_repr
 from ..states import OPEN
 from .cancel import cancel_all
+from .checkpoints import BEGINNING
 from .compensations import PATH
 from .database import alias, jobs
 from .steps import hold
 
 BATCH: Final = 100
 """Checkpoints that are copied at once; each may hold a result of the largest size."""
-BEGINNING: Final = ".0"
-"""What follows the call's key in that of what it fixed when it began."""
 VERSION: Final = "v:"
 """How keys of version markers begin."""
 UNDOING: Final = f"{PATH}."

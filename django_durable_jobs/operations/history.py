@@ -7,8 +7,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from ..errors import JobNotFound, SerializationError
-from ..ids import parse_id
-from ..models import Checkpoint, Job
+from ..ids import Identified, id_of
+from ..models import Checkpoint
 from ..serialization import parse
 from .database import alias, jobs
 
@@ -16,17 +16,17 @@ FORMAT: Final = "django-durable-jobs history"
 VERSION: Final = 1
 
 
-def export_history(job: Job | UUID | str) -> dict[str, Any]:
+def export_history(job: Identified | UUID | str) -> dict[str, Any]:
     """Return the recorded calls of a job with its arguments and options, in the order in which they were stored.
 
     Values are in their stored form, which JSON can hold; ``history_text`` makes a text of it. They are what the job
     was given and what its calls returned, so treat the document like the database. Raises ``JobNotFound``, and
     ``SerializationError`` for a stored text that cannot be read.
     """
-    job_id = job.id if isinstance(job, Job) else parse_id(job)
-    row = None if job_id is None else jobs().filter(id=job_id).first()
+    job_id = id_of(job)
+    row = jobs().filter(id=job_id).first()
     if row is None:
-        raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
+        raise JobNotFound(f"There is no job {job_id}.")
     rows = Checkpoint.objects.using(alias()).filter(job_id=row.id, generation=row.generation).order_by("id")
     return {
         "format": FORMAT,

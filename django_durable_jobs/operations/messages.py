@@ -8,7 +8,7 @@ particular is in ``events.py``.
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -17,7 +17,7 @@ from ..conf import get_settings
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Claimed
 from ..errors import JobEnded, JobNotFound, OptionError
-from ..ids import parse_id
+from ..ids import Identified, id_of
 from ..models import Message
 from ..rendering import safe_repr
 from ..serialization import encode
@@ -26,15 +26,6 @@ from .database import alias, dialect, jobs
 from .wake import MESSAGE, SEVERAL, _wake
 
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,149}")
-
-
-class Identified(Protocol):
-    """A job or a handle of one."""
-
-    @property
-    def id(self) -> UUID:
-        """The job's id."""
-        ...
 
 
 def send_message(job: Identified | UUID | str, name: str, payload: Any = None) -> None:
@@ -54,14 +45,6 @@ def send_message(job: Identified | UUID | str, name: str, payload: Any = None) -
 async def asend_message(job: Identified | UUID | str, name: str, payload: Any = None) -> None:
     """Do what ``send_message`` does without blocking the event loop."""
     await sync_to_async(send_message)(job, name, payload)
-
-
-def id_of(job: Identified | UUID | str) -> UUID:
-    """Return the id of a job; ``JobNotFound`` for what cannot be one."""
-    job_id = parse_id(getattr(job, "id", job))
-    if job_id is None:
-        raise JobNotFound(f"There is no job {safe_repr(job, 80)}.")
-    return job_id
 
 
 def check_name(name: object, what: str) -> str:

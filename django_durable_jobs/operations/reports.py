@@ -19,6 +19,7 @@ from ..dialects.now import DatabaseNow
 from ..models import Attempt, Checkpoint, ExecutionReport
 from ..serialization import decode
 from ..states import FINAL, Status
+from .checkpoints import BEGINNING, BEGUN
 from .database import alias, jobs
 
 RUN: Final = "run"
@@ -26,8 +27,7 @@ TASK: Final = "task"
 RUN_KEY: Final = "1"
 """The key of a run's beginning; task k has its tries below ``k + 1``."""
 TRY_PARTS: Final = 2
-"""Parts of the key of a try; a third one, ``0``, is its beginning."""
-BEGUN: Final = "0"
+"""Parts of the key of a try; its beginning has one more."""
 
 RunOutcome = Literal["completed", "completed_with_errors", "failed", "failed_stale", "timeout", "cancelled"]
 
@@ -81,7 +81,7 @@ def write(job_id: UUID, generation: int, outcome: RunOutcome) -> RunReport | Non
     if begun is None:
         return None
     run = cast("dict[str, Any]", decode(begun))
-    found = rows.filter(kind__in=(TASK, "begun")).values_list("key", "kind", "result")
+    found = rows.filter(kind__in=(TASK, BEGUN)).values_list("key", "kind", "result")
     recorded = {key: cast("Any", decode(text)) for key, kind, text in found if _is_try(key, kind) and text is not None}
     children = _children(job_id, generation, run["children"])
     tasks = [
@@ -117,16 +117,16 @@ def _report(row: ExecutionReport) -> RunReport:
 
 def _is_try(key: str, kind: str) -> bool:
     parts = key.split(".")
-    return len(parts) == (TRY_PARTS if kind == TASK else TRY_PARTS + 1) and (kind == TASK or parts[-1] == BEGUN)
+    return len(parts) == (TRY_PARTS if kind == TASK else TRY_PARTS + 1) and (kind == TASK or key.endswith(BEGINNING))
 
 
 def _tries(recorded: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
     """Return the tries of one task in their order; those that never ended have a beginning only."""
-    keys = {key.removesuffix(f".{BEGUN}") if key.count(".") == TRY_PARTS else key for key in recorded}
+    keys = {key.removesuffix(BEGINNING) if key.count(".") == TRY_PARTS else key for key in recorded}
     mine = sorted((key for key in keys if key.partition(".")[0] == path), key=lambda key: int(key.partition(".")[2]))
     tries = []
     for number, key in enumerate(mine, 1):
-        begun, ended = recorded.get(f"{key}.{BEGUN}"), recorded.get(key)
+        begun, ended = recorded.get(f"{key}{BEGINNING}"), recorded.get(key)
         tries.append(
             {
                 "number": number,

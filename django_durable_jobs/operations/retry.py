@@ -10,8 +10,7 @@ from django.db.models.functions import Greatest
 
 from ..conf import get_settings
 from ..errors import JobNotFound, TransitionRefused
-from ..ids import parse_id
-from ..models import Job
+from ..ids import Identified, id_of
 from ..querysets.jobs import JobQuerySet
 from ..states import TRANSITIONS, Status
 from . import generations
@@ -21,7 +20,7 @@ from .sequences import advance_after_commit, line_up_again
 from .transition import move
 
 
-def retry(job: Job | UUID | str, *, from_call: str | int | None = None) -> None:
+def retry(job: Identified | UUID | str, *, from_call: str | int | None = None) -> None:
     """Put a failed, cancelled, expired or retrying job back into its queue, now.
 
     It gets at least one more attempt; its checkpoints and its history of attempts stay. But a job whose compensations
@@ -33,9 +32,7 @@ def retry(job: Job | UUID | str, *, from_call: str | int | None = None) -> None:
     again, their open children are cancelled. Raises ``JobNotFound``, ``TransitionRefused`` when its status, or what
     was undone, does not allow it, and ``OptionError`` for a call that it has not come to; then nothing has changed.
     """
-    job_id = job.id if isinstance(job, Job) else parse_id(job)
-    if job_id is None:
-        raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
+    job_id = id_of(job)
     this = jobs().filter(id=job_id)
     moved = dialect().in_own_transaction(lambda: _retry(this, from_call))
     row = this.values_list("status", "queue", "sequence_key").first()
@@ -61,6 +58,15 @@ def _retry(this: JobQuerySet, from_call: str | int | None) -> int:
         if found is None:
             return 0
         generation = _begin_generation(*found, from_call)
+    return put_back(this, generation)
+
+
+def put_back(these: JobQuerySet, generation: Any) -> int:
+    """Let jobs run again that have ended without a result, or back off, and return how many; in a transaction.
+
+    Each gets at least one more attempt. An ended one of a sequence waits for its turn: the caller looks at the
+    sequences after the commit (``advance_after_commit``), and notifies.
+    """
     anew: dict[str, Any] = {
         "run_at": None,
         "rescues": 0,
@@ -70,7 +76,7 @@ def _retry(this: JobQuerySet, from_call: str | int | None) -> int:
     }
     # One that backs off is at the front of its sequence and may go on; one that has ended is not.
     free = Q(sequence_key=None) | Q(status=Status.RETRYING.value)
-    return move("retry", this.filter(free), **anew) or line_up_again(this, **anew)
+    return move("retry", these.filter(free), **anew) + line_up_again(these, **anew)
 
 
 def _begin_generation(job_id: UUID, generation: int, from_call: str | int) -> int:

@@ -23,7 +23,7 @@ from django.db.models import Exists, OuterRef, Q
 from ..conf import get_settings
 from ..dialects.rows import NewJob
 from ..errors import JobNotFound
-from ..ids import parse_id
+from ..ids import Identified, id_of
 from ..models import Job, Sequence
 from ..states import OPEN, Status
 from .database import alias, dialect, jobs
@@ -144,16 +144,16 @@ def line_up_again(these: JobQuerySet, **values: Any) -> int:
     return move("line_up", these.filter(sequence_key__isnull=False), waiting_for=LINED_UP, **values)
 
 
-def blocked_by(job: Job | UUID | str) -> Job | None:
+def blocked_by(job: Identified | UUID | str) -> Job | None:
     """Return the job that is in front of a job that waits for its turn in a sequence, and must end first.
 
     ``None`` for a job that does not wait for its turn. Raises ``JobNotFound``.
     """
-    job_id = job.id if isinstance(job, Job) else parse_id(job)
-    this = jobs().filter(id__in=[] if job_id is None else [job_id])
+    job_id = id_of(job)
+    this = jobs().filter(id=job_id)
     row = this.values_list("sequence_key", "status", "waiting_for").first()
     if row is None:
-        raise JobNotFound(f"There is no job {str(job)[:80]!r}.")
+        raise JobNotFound(f"There is no job {job_id}.")
     key, status, waiting_for = row
     if status != Status.WAITING or not (waiting_for or "").startswith(LINED_UP):
         return None

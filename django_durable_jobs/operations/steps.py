@@ -1,6 +1,6 @@
 """One transaction per step of a running job: under its token, and stored once.
 
-Everything durable that is more than a result goes through here: the deadline of a sleep, a message with its
+Everything durable that is more than a result goes through here: the deadline of a wait, a message with its
 consumption, the children of a call. The job's row is locked first, so the step happens with the checkpoint that says
 so, and only while the lease is the caller's.
 """
@@ -8,12 +8,23 @@ so, and only while the lease is the caller's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from uuid import UUID
 
 from ..dialects.rows import Claimed, NewCheckpoint
 from ..errors import JobCancelled, LeaseLost
 from ..models import Checkpoint
 from .checkpoints import Stored, save
 from .database import alias, jobs
+
+
+def not_held(job_id: UUID) -> LeaseLost:
+    """Return what is raised into an attempt whose token is not the present one."""
+    return LeaseLost(f"Job {job_id} is no longer held under this token.")
+
+
+def cancelled(job_id: UUID) -> JobCancelled:
+    """Return what is raised into an attempt whose job is to be cancelled."""
+    return JobCancelled(f"Job {job_id} was cancelled by an order.")
 
 
 def hold(job: Claimed, *, heed: bool = True) -> None:
@@ -25,9 +36,9 @@ def hold(job: Claimed, *, heed: bool = True) -> None:
     this = jobs().running().filter(id=job.id, token=job.token).select_for_update()
     found = this.values_list("id", "cancel_requested_at").first()
     if found is None:
-        raise LeaseLost(f"Job {job.id} is no longer held under this token.")
+        raise not_held(job.id)
     if found[1] is not None and heed:
-        raise JobCancelled(f"Job {job.id} was cancelled by an order.")
+        raise cancelled(job.id)
 
 
 def once(

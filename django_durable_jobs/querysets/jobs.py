@@ -82,12 +82,3 @@ class JobQuerySet(QuerySet["Job"]):
     def light(self) -> JobQuerySet:
         """Leave out the columns that may be large, for lists."""
         return self.defer("payload", "result", "options")
-
-    def with_error(self) -> JobQuerySet:
-        """Jobs of which an attempt failed."""
-        return self.filter(~Q(last_error=None))
-
-
-def as_ids(jobs: Iterable[Any]) -> list[Any]:
-    """Return the ids of models or of ids, in order."""
-    return [getattr(job, "id", job) for job in jobs]

@@ -193,7 +193,7 @@ class Dispatcher:
         self._unwritten = [ending for ending in self._unwritten if id(ending) not in done]
         self._leases.end([ending.job for ending in endings])
         for ending in endings:
-            if isinstance(ending.outcome, BackedOff | Snoozed):
+            if isinstance(ending.outcome, (BackedOff, Snoozed)):
                 self.due_later(ending.outcome.delay.total_seconds())
             elif isinstance(ending.outcome, Parked) and ending.outcome.until is not None:
                 # When exactly is the database's to say.

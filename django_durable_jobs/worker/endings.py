@@ -8,20 +8,15 @@ from typing import Final
 from ..backoff import Backoff
 from ..conf import get_settings
 from ..dialects.rows import Claimed
-from ..durable.context import JobContext
+from ..durable.context import JobContext, is_parking
+from ..durable.running import HOPELESS
 from ..errors import (
     Interrupted,
     JobCancelled,
     LeaseLost,
-    NonDeterminism,
     NoRetry,
-    NotInJob,
-    OpenTransaction,
-    Parking,
     RetryAfter,
-    SerializationError,
     Snooze,
-    TooDeep,
 )
 from ..outcomes import BackedOff, Cancelled, Failed, Failure, Lost, Outcome, Parked, Released, Snoozed
 from ..rendering import format_traceback, safe_str
@@ -36,7 +31,7 @@ def outcome_of(context: JobContext, error: BaseException) -> Outcome:
         return Lost()
     if isinstance(error, JobCancelled) or (isinstance(context.why, JobCancelled) and _gives_way(error)):
         return Cancelled(safe_str(context.why or error, ERROR_LENGTH))
-    if context.parkings and _is_parking(error):
+    if context.parkings and is_parking(error):
         return _parked(context)
     if isinstance(error, Interrupted) or (context.interrupted and isinstance(error, asyncio.CancelledError)):
         return Released()
@@ -45,14 +40,13 @@ def outcome_of(context: JobContext, error: BaseException) -> Outcome:
 
 def _of_error(context: JobContext, error: BaseException) -> Outcome:
     job = context.row
+    if isinstance(error, HOPELESS):
+        return Failed(failure_of(error))
     match error:
         case Snooze():
             return Snoozed(error.delay)
         case NoRetry():
             return Failed(failure_of(error.reason, error))
-        case NonDeterminism() | NotInJob() | OpenTransaction() | SerializationError() | TooDeep():
-            # The same code, or the same value, would meet the same refusal.
-            return Failed(failure_of(error))
         case RetryAfter():
             failure = failure_of(error.reason, error)
             return Failed(failure) if job.attempt >= job.max_attempts else BackedOff(failure, error.delay)
@@ -80,14 +74,7 @@ def _trace(error: BaseException | None) -> str:
 
 def _gives_way(error: BaseException) -> bool:
     """Answer whether code that ended so does not go on anyway, so that an order to cancel takes effect here."""
-    return isinstance(error, asyncio.CancelledError) or _is_parking(error)
-
-
-def _is_parking(error: BaseException) -> bool:
-    """Answer whether code ended by a wait; a task group raises those of its tasks together."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(lambda one: not isinstance(one, Parking | BaseExceptionGroup)) is None
-    return isinstance(error, Parking)
+    return isinstance(error, asyncio.CancelledError) or is_parking(error)
 
 
 def _parked(context: JobContext) -> Parked:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from contextvars import Context
 from types import CoroutineType
 from typing import Any
@@ -23,20 +22,20 @@ from ..durable.context import JobContext
 from ..durable.frames import Frame, fields_of, frames
 from ..durable.recorder import Recorder
 from ..durable.replay import History
+from ..durable.running import awaited, in_time
 from ..durable.threads import Helpers
 from ..errors import (
     DurableJobsError,
-    JobCancelled,
     NoRetry,
     OpenTransaction,
     SerializationError,
-    TimedOut,
 )
 from ..faults import fault
 from ..operations.checkpoints import Steady
 from ..operations.enqueue import with_stored_options
+from ..operations.steps import cancelled
 from ..outcomes import BackedOff, Completed, Failed, Failure, Lost, Outcome, Released
-from . import compensation, sessions
+from . import compensations, sessions
 from .atomic import run_atomic
 from .branches import end_tasks, let_branches_end
 from .endings import failed_or_backed_off, failure_of, outcome_of
@@ -108,8 +107,8 @@ class Executor:
                 outcome = self._body(prepared, frame)
         except BaseException as error:  # noqa: BLE001 -- SystemExit and the like of a job end the job, not the worker
             outcome = self._raised(prepared, error)
-        if compensation.is_due(context, outcome):
-            outcome = compensation.compensate(compensation.take_over(context, self._leases), outcome)
+        if compensations.is_due(context, outcome):
+            outcome = compensations.compensate(compensations.take_over(context, self._leases), outcome)
         return outcome
 
     def _body(self, prepared: Prepared, frame: Frame) -> Outcome:
@@ -121,7 +120,7 @@ class Executor:
             return run_atomic(context.row, self._recorder, lambda: self._result(prepared))
         value = prepared.definition.function(*prepared.args, **prepared.kwargs)
         if type(value) is CoroutineType:
-            value = async_to_sync(_awaited)(value)
+            value = async_to_sync(awaited)(frame, value)
         fault("after-body")
         history = context.history_if_used
         if history is not None and (caught := _caught_by_returning(frame, history, prepared.definition)):
@@ -161,12 +160,12 @@ class Executor:
             if context.parkings:
                 await let_branches_end(context)
             outcome = self._raised(prepared, error)
-        if compensation.is_due(context, outcome):
+        if compensations.is_due(context, outcome):
             heed_no_more()
-            after = compensation.take_over(context, self._leases)
+            after = compensations.take_over(context, self._leases)
             # Branches of the attempt end before anything is undone.
             await end_tasks(context)
-            outcome = await compensation.acompensate(after, outcome)
+            outcome = await compensations.acompensate(after, outcome)
             context = after
         await end_tasks(context)
         self._helpers.leave(lane)
@@ -196,11 +195,6 @@ class Executor:
         except DurableJobsError:
             return None
 
-    def is_async(self, job: Claimed) -> bool:
-        """Answer whether the job belongs on the event loop; an unknown one fails in a thread."""
-        definition = self.definition_of(job)
-        return definition is not None and definition.is_async
-
     def _prepare(self, job: Claimed) -> Prepared | Outcome:
         try:
             definition = registry.get(job.definition)
@@ -215,7 +209,7 @@ class Executor:
         if not self._leases.begin(job, context):
             return Lost()
         if job.cancel_requested_at is not None:
-            context.interrupt(JobCancelled(f"Job {job.id} was cancelled by an order."))
+            context.interrupt(cancelled(job.id))
         return Prepared(definition, args, kwargs, context)
 
     def _returned(self, prepared: Prepared, value: object) -> Completed:
@@ -280,22 +274,7 @@ def _caught_by_returning(frame: Frame, history: History, definition: Definition)
     return history.take_caught()
 
 
-async def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    frames.get().settle(asyncio.current_task())
-    return await coroutine
-
-
 async def timed(prepared: Prepared) -> Any:
     """Run an async job's function; what takes longer than it may is cancelled where it waits."""
     run = prepared.definition.function(*prepared.args, **prepared.kwargs)
-    timeout = prepared.context.options.timeout
-    if timeout is None:
-        return await run
-    limit = asyncio.timeout(timeout.total_seconds())
-    try:
-        async with limit:
-            return await run
-    except TimeoutError as error:
-        if limit.expired():
-            raise TimedOut(f"The attempt took longer than {timeout}.") from error
-        raise
+    return await in_time(run, prepared.context.options.timeout, "The attempt")

@@ -29,7 +29,6 @@ RISING: Final = 0.02
 class Chunk:
     """Jobs of one definition that run in one call."""
 
-    size: int
     due: float
     """Until when it may grow, by the dispatcher's clock."""
     for_loop: bool
@@ -99,7 +98,7 @@ class Lane:
         """Take in a claimed job that runs together with others; ``due`` is for a chunk that begins with it."""
         self._size = size
         self._chunked = min(size, self._chunked + 1)
-        chunk = self._forming.setdefault(job.definition, Chunk(size, due, for_loop))
+        chunk = self._forming.setdefault(job.definition, Chunk(due, for_loop))
         chunk.jobs.append(job)
         if len(chunk.jobs) >= size:
             self._formed(job.definition)

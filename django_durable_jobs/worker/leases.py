@@ -9,7 +9,8 @@ from uuid import UUID
 from ..clock import SYSTEM, Clock
 from ..dialects.rows import Claimed, Held
 from ..durable.context import JobContext
-from ..errors import Interrupted, JobCancelled, LeaseLost
+from ..errors import Interrupted, LeaseLost
+from ..operations.steps import cancelled
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ class Leases:
         with self._guard:
             lease = self._held.get(job_id)
             if lease is not None and lease.context is not None:
-                lease.context.interrupt(JobCancelled(f"Job {job_id} was cancelled by an order."))
+                lease.context.interrupt(cancelled(job_id))
 
     def _interrupt(self, leases: set[Held], why: Interrupted, *, lost: bool) -> int:
         count = 0

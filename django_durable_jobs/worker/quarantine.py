@@ -15,8 +15,8 @@ from typing import Final
 from ..clock import SYSTEM, Clock
 from ..operations.rescue import rescued_waiting
 from ..operations.workers import has_registered
-from .children import Child
 from .options import WorkerOptions
+from .processes import Child
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Final
 from ..clock import SYSTEM, Clock
 from ..operations.queues import queue_names
 from . import sessions
-from .children import Child
 from .options import WorkerOptions
+from .processes import Child
 from .quarantine import Quarantine
 from .rescuer import Rescuer
 from .service import Rota, ServiceThread, within

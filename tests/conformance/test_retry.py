@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from django_durable_jobs import JobNotFound, TransitionRefused, retry
+from django_durable_jobs import JobHandle, JobNotFound, TransitionRefused, retry
 from django_durable_jobs.models import Job
 from django_durable_jobs.operations.claim import claim
 from django_durable_jobs.states import TRANSITIONS, Status
@@ -54,8 +55,10 @@ def test_a_job_that_does_not_exist_is_said_so(wrong: object) -> None:
         retry(wrong)  # type: ignore[arg-type]
 
 
-def test_a_job_is_named_by_model_id_or_text() -> None:
-    for form in (lambda job: job, lambda job: job.id, lambda job: str(job.id), lambda job: job.id.hex):
+def test_a_job_is_named_by_model_handle_id_or_text() -> None:
+    for form in ("job", "handle", "id", "text", "hex"):
         job = make_job("failed")
-        retry(form(job))
+        handle: JobHandle[Any] = JobHandle(job.id, job.definition)
+        forms: dict[str, Any] = {"job": job, "handle": handle, "id": job.id, "text": str(job.id), "hex": job.id.hex}
+        retry(forms[form])
         assert present(job).status == "pending"

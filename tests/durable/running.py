@@ -91,7 +91,8 @@ class Runner:
 
     def run_here(self, job: Claimed) -> Outcome:
         """Run a claimed job in this thread."""
-        if self.executor.is_async(job):
+        definition = self.executor.definition_of(job)
+        if definition is not None and definition.is_async:
             return asyncio.run(self.executor.run_async(job))
         return self.executor.run(job)
 

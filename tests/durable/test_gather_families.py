@@ -296,3 +296,30 @@ def statements_of(size: int, runner: Runner) -> dict[str, int]:
 def test_p15_a_larger_family_takes_no_more_statements_to_wait_for(runner: Runner) -> None:
     small, large = statements_of(100, runner), statements_of(2000, runner)
     assert small == large
+
+
+# Sequences --------------------------------------------------------------------------------------------------------
+
+
+@durable_job(retries=1, backoff=NOW)
+def of_a_sequence() -> int:
+    """Gather one child, which is one of a sequence."""
+    return len(gather(double.using(sequence_key="family").s(1)))
+
+
+def test_a_child_that_runs_again_waits_for_its_turn_in_its_sequence(runner: Runner, dialect: Dialect) -> None:
+    FAILING.add(1)
+    job = of_a_sequence.enqueue()
+    assert [type(runner.attempt()) for _ in range(2)] == [Parked, Failed]
+    (child,) = children_of(job)
+    following = double.using(sequence_key="family").enqueue(2)
+    assert isinstance(runner.attempt(), BackedOff)
+    FAILING.clear()
+    Job.objects.filter(id=job.id).update(run_at=dialect.now())
+    runner.promote()
+    assert isinstance(runner.attempt(), Parked)
+    assert (present(child).status, present(child).waiting_for) == ("waiting", "sequence")
+    assert isinstance(runner.attempt(), Completed)
+    assert row(following).status == "completed"
+    run_all(runner)
+    assert (row(job).status, present(child).status) == ("completed", "completed")

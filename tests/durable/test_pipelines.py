@@ -7,10 +7,23 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.test.utils import override_settings
 
-from django_durable_jobs import NoRetry, Pipeline, call, cancel, compensate, durable_job, faults, registry, retry, sleep
+from django_durable_jobs import (
+    Determinism,
+    NoRetry,
+    Pipeline,
+    call,
+    cancel,
+    compensate,
+    durable_job,
+    faults,
+    registry,
+    retry,
+    sleep,
+)
 from django_durable_jobs.dialects import Dialect
-from django_durable_jobs.durable.runs import Run
+from django_durable_jobs.durable.pipeline import Run
 from django_durable_jobs.errors import ArgumentError, DefinitionError, JobFailed, OptionError
 from django_durable_jobs.models import Checkpoint, ExecutionReport
 from django_durable_jobs.operations.delete import delete
@@ -167,6 +180,15 @@ def test_continue_runs_the_others_and_completes_with_errors(runner: Runner, kind
 
 
 @both
+def test_a_task_whose_result_is_too_large_is_a_failed_task(runner: Runner, kind: str) -> None:
+    # Small enough for itself, but not within what is stored of a try.
+    job = PIPELINES[kind, "continue"].enqueue('"' * 400)
+    with override_settings(DURABLE_JOBS={"RESULT_LIMIT": 1024}):
+        assert runner.attempt() == Completed('"completed_with_errors"')
+    assert _statuses(job.report()) == [("extract", "failed", 1), ("load", "failed", 1), ("publish", "failed", 1)]
+
+
+@both
 def test_retry_on_failure_tries_the_failed_task_in_the_next_attempt_and_keeps_the_others(
     runner: Runner, kind: str
 ) -> None:
@@ -182,6 +204,20 @@ def test_retry_on_failure_tries_the_failed_task_in_the_next_attempt_and_keeps_th
         ("publish", "completed", 1),
     ]
     assert [type(told).__name__ for told in TOLD] == ["Run", "RunReport"]
+
+
+@both
+def test_best_effort_goes_another_way_where_a_task_was_exchanged(
+    runner: Runner, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = PIPELINES[kind, "retry_on_failure"]
+    FAIL["load"] = 2
+    job = pipeline.using(determinism=Determinism.BEST_EFFORT).enqueue("mo")
+    assert isinstance(runner.attempt(), BackedOff)
+    monkeypatch.setattr(pipeline, "tasks", pipeline.tasks[::-1])
+    assert runner.attempt() == Completed('"completed"')
+    assert LEDGER == ["extract", "load", "load", "publish", "load", "extract"]
+    assert row(job).generation == 1
 
 
 @both

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_durable_jobs.backoff import CALL_BACKOFF, JOB_BACKOFF, MAX_DELAY, Backoff
+from django_durable_jobs.backoff import MAX_DELAY, Backoff
+from django_durable_jobs.conf import Settings
 from django_durable_jobs.errors import OptionError
 
 SECOND = timedelta(seconds=1)
@@ -67,8 +68,11 @@ def test_full_jitter_draws_from_zero_to_the_ceiling() -> None:
 
 
 def test_the_defaults_are_one_second_to_one_hour_and_shorter_inside_a_call() -> None:
-    assert largest(JOB_BACKOFF, 60) == pytest.approx(timedelta(hours=1), abs=timedelta(microseconds=1))
-    assert (CALL_BACKOFF.base, CALL_BACKOFF.cap) == (timedelta(milliseconds=100), timedelta(seconds=5))
+    assert largest(Settings().backoff, 60) == pytest.approx(timedelta(hours=1), abs=timedelta(microseconds=1))
+    assert (Settings().call_backoff.base, Settings().call_backoff.cap) == (
+        timedelta(milliseconds=100),
+        timedelta(seconds=5),
+    )
 
 
 @pytest.mark.parametrize(

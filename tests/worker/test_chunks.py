@@ -99,7 +99,8 @@ class ChunkRunner:
         """Run them and store the endings; return the outcomes in the order of the jobs."""
 
         def work() -> list[tuple[Claimed, Outcome]]:
-            if self.executor.is_async(jobs[0]):
+            definition = self.executor.definition_of(jobs[0])
+            if definition is not None and definition.is_async:
                 return asyncio.run(self.executor.run_chunk_async(jobs))
             return self.executor.run_chunk(jobs)
 

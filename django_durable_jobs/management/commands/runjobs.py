@@ -22,8 +22,8 @@ from ...conf import get_settings
 from ...definitions import check_queue
 from ...errors import OptionError, WorkerNameTaken
 from ...operations.database import dialect
-from ...worker.children import remember_start
 from ...worker.options import WorkerOptions
+from ...worker.processes import remember_start
 from ...worker.signals_os import leave, on_stop
 from ...worker.supervisor import DONE, Supervisor
 from ...worker.worker import WAIT_FOR_DATABASE, Worker

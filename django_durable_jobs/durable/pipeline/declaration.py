@@ -1,8 +1,4 @@
-"""Pipelines: a job made of named tasks, with one policy for what fails and a report of every run.
-
-Here a pipeline is declared: its settings, its tasks, and the definitions that workers find. How a run goes stands in
-``runs.py``, the report in ``operations/reports.py``.
-"""
+"""How a pipeline is declared: its settings, its tasks, and the definitions that workers find."""
 
 from __future__ import annotations
 
@@ -14,19 +10,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
-from .. import registry
-from ..backoff import Backoff
-from ..definitions import Definition, Options, check_timeout, define
-from ..errors import DefinitionError, OptionError
-from ..serialization import ArgumentCodec, Codec
-from .job import DurableJob, Invocation, wrapped
-from .targets import resolve
+from ... import registry
+from ...backoff import Backoff
+from ...definitions import Definition, Options, check_timeout, define
+from ...errors import DefinitionError, OptionError
+from ...serialization import ArgumentCodec, Codec
+from ..job import DurableJob, Invocation, wrapped
+from ..targets import resolve
 
 if TYPE_CHECKING:
-    from ..operations.reports import RunReport
-    from .handle import JobHandle
-    from .options import EnqueueOptions
-    from .runs import Run
+    from ...operations.reports import RunReport
+    from ..handle import JobHandle
+    from ..options import EnqueueOptions
+    from .run import Run
 
 Mode = Literal["sequential", "parallel"]
 OnFailure = Literal["fail_fast", "continue", "retry_on_failure"]

@@ -21,7 +21,6 @@ from ..durable.frames import Frame, fields_of, frames
 from ..durable.job import wrapped
 from ..durable.replay import History
 from ..durable.running import Call, run_async, run_sync
-from ..errors import LeaseLost
 from ..operations.checkpoints import Stored
 from ..operations.compensations import (
     ENDING,
@@ -34,6 +33,7 @@ from ..operations.compensations import (
     registered,
 )
 from ..operations.enqueue import with_stored_options
+from ..operations.steps import not_held
 from ..outcomes import Cancelled, Failed, Failure, Outcome
 from ..rendering import safe_str
 from ..serialization import decode_error, encode_error
@@ -58,7 +58,7 @@ def take_over(context: JobContext, leases: Leases) -> JobContext:
     """Return the context of what comes after the job's code; orders to the code reach it from now on."""
     after = context.afterwards()
     if not leases.begin(context.row, after):
-        after.interrupt(LeaseLost(f"Job {context.id} is no longer held under this token."))
+        after.interrupt(not_held(context.id))
     # It came before, and was meant for whatever runs. An order to cancel is not heeded any more.
     if context.why is not None:
         after.interrupt(context.why)
@@ -83,7 +83,6 @@ def compensate(context: JobContext, outcome: Outcome) -> Outcome:
 async def acompensate(context: JobContext, outcome: Outcome) -> Outcome:
     """Do the same in the task of an async job."""
     helpers = context.helpers
-    assert helpers is not None  # noqa: S101 -- a worker runs it
     try:
         undoing = _Undoing(context, outcome)
         await helpers.run(lambda: context.recorder.transact(undoing.begin))

@@ -6,19 +6,17 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from ..definitions import Options
-from ..errors import NoRetry, RetryAfter, SerializationError
-from ..operations.reports import TASK
-from ..rendering import safe_str
-from ..serialization import decode
-from .frames import Frame, fields_of
-from .points import Point, stored_form
-from .running import Call
+from ...definitions import Options
+from ...errors import NoRetry, RetryAfter, SerializationError
+from ...operations.reports import TASK
+from ...rendering import safe_str
+from ...serialization import decode
+from ..frames import Frame, fields_of
+from ..points import Point, stored_form
+from ..running import Call
 
 if TYPE_CHECKING:
-    from ..dialects.rows import NewCheckpoint
-    from ..operations.checkpoints import Stored
-    from .pipeline import PipelineTask
+    from .declaration import PipelineTask
 
 logger = logging.getLogger("django_durable_jobs.jobs")
 
@@ -82,24 +80,10 @@ class Try(Call):
             logger.warning("Task %s of job %s failed", self.name, self.job.id, exc_info=error, extra=fields)
         return stored_form(form, f"the result of task {self.name}")
 
-    def rows(self, text: str) -> list[NewCheckpoint]:
-        """Return what is to be stored with the end of the try."""
-        history = self.job.history
-        return history.rows_for(history.checkpoint(self.key, self.name, TASK, result=text))
-
-    def stored(self, rows: list[NewCheckpoint], text: str) -> Tried:
-        """Note that the rows are stored."""
-        self.job.history.note_stored(rows)
-        return _tried(text)
-
-    def replayed(self, stored: Stored) -> Tried:
+    def read(self, text: str) -> Tried:
         """Read what is recorded."""
-        return _tried(cast("str", stored.result))
-
-
-def _tried(text: str) -> Tried:
-    form = cast("dict[str, Any]", decode(text))
-    return Tried(form["attempt"], form["error"], form["final"], form["delay"])
+        form = cast("dict[str, Any]", decode(text))
+        return Tried(form["attempt"], form["error"], form["final"], form["delay"])
 
 
 def _shown(error: BaseException | str) -> str:

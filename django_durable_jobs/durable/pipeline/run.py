@@ -15,24 +15,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
-from ..definitions import Options
-from ..errors import ChildFailed, NoRetry, SerializationError, Snooze, TaskFailed, TimedOut
-from ..operations import reports
-from ..operations.reports import RUN, RunOutcome
-from ..operations.steps import hold
-from ..serialization import decode, encode_error
-from .frames import Frame, fields_of
-from .gather import gather, threshold
-from .points import Point, stored_form
-from .running import MISUSE, Call, helpers_of
-from .timers import rest
+from ...definitions import Options
+from ...errors import ChildFailed, NoRetry, Snooze, TaskFailed, TimedOut
+from ...operations import reports
+from ...operations.reports import RUN, RunOutcome
+from ...operations.steps import hold
+from ...serialization import decode, encode_error
+from ..frames import Frame, fields_of
+from ..gather import gather, threshold
+from ..points import Point, stored_form
+from ..running import HOPELESS, Call
+from ..timers import rest
 from .tries import Rest, Tried, Try, delay_after
 
 if TYPE_CHECKING:
-    from ..dialects.rows import NewCheckpoint
-    from ..operations.checkpoints import Stored
-    from .pipeline import Pipeline
-    from .threads import Helpers
+    from ...dialects.rows import NewCheckpoint
+    from ...operations.checkpoints import Stored
+    from ..threads import Helpers
+    from .declaration import Pipeline
 
 logger = logging.getLogger("django_durable_jobs.jobs")
 
@@ -70,7 +70,7 @@ class Running:
     @property
     def helpers(self) -> Helpers:
         """The threads of an async job."""
-        return helpers_of(self.job)
+        return self.job.helpers
 
     def begin(self) -> None:
         """Fix when the run began and when its time is over."""
@@ -161,10 +161,9 @@ class Running:
             return None
         if self.is_over:
             return "timeout"
-        final: tuple[type[Exception], ...] = (*MISUSE, SerializationError, NoRetry)
         if isinstance(error, TaskFailed | ChildFailed) and self.pipeline.on_failure == "fail_fast":
             return "failed"
-        if isinstance(error, final) or self.job.attempt >= self.job.max_attempts:
+        if isinstance(error, (*HOPELESS, NoRetry)) or self.job.attempt >= self.job.max_attempts:
             return "failed"
         return None
 

@@ -1,4 +1,4 @@
-"""Running a pipeline, in the thread of its job or in the task of an async one; ``runs`` says what comes next."""
+"""Running a pipeline, in the thread of its job or in the task of an async one; ``run`` says what comes next."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import JobCancelled, NoRetry, Snooze
-from .frames import calling_frame
-from .running import MISUSE, Call, body, body_in_time, helpers_of, store, store_async
-from .running import run_async as call_async
-from .running import run_sync as call_sync
-from .runs import Running
+from ...errors import JobCancelled, NoRetry, Snooze
+from ..frames import calling_frame
+from ..running import MISUSE, Call, body, body_in_time, recorded_async, store, store_async
+from ..running import run_async as call_async
+from ..running import run_sync as call_sync
+from .run import Running
 from .tries import Rest, Tried, Try
 
 if TYPE_CHECKING:
-    from ..operations.reports import RunOutcome
-    from .pipeline import Pipeline
+    from ...operations.reports import RunOutcome
+    from .declaration import Pipeline
 
 
 def run_sync(pipeline: Pipeline, /, *args: Any, **kwargs: Any) -> str:
@@ -63,7 +63,7 @@ def _steps(run: Running) -> RunOutcome:
 def _try(one: Try) -> Tried:
     recorded = one.recorded()
     if recorded is not None:
-        return one.replayed(recorded)
+        return cast("Tried", one.replayed(recorded))
     one.begin()
     try:
         text = one.ended(one.encode(body(one)))
@@ -127,20 +127,18 @@ async def _asteps(run: Running) -> RunOutcome:
 
 
 async def _atry(one: Try) -> Tried:
-    helpers = helpers_of(one.job)
-    recorded = one.recorded()
+    helpers = one.job.helpers
+    recorded = await recorded_async(one)
     if recorded is not None:
-        return one.replayed(recorded)
+        return cast("Tried", one.replayed(recorded))
     await helpers.run(one.begin)
-    failure: Exception | None = None
-    text = None
     try:
-        text = one.encode(await body_in_time(one, helpers))
+        text = await helpers.run(partial(one.ended, one.encode(await body_in_time(one, helpers))))
     except (*MISUSE, Snooze):
         raise
     except Exception as error:  # noqa: BLE001 -- it is recorded
-        failure = error
-    return cast("Tried", await store_async(one, await helpers.run(lambda: one.ended(text, failure)), helpers))
+        text = await helpers.run(partial(one.ended, None, error))
+    return cast("Tried", await store_async(one, text, helpers))
 
 
 async def _ahook(run: Running, call: Call | None) -> None:

@@ -1,24 +1,23 @@
 """Undoing: what a job has done is undone by the calls it registers, when it fails for good or is cancelled.
 
-Here a compensation is registered. When and how they run stands in ``worker/compensation.py``.
+Here a compensation is registered. When and how they run stands in ``worker/compensations.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
 from functools import partial
-from typing import Any, Final, ParamSpec
+from typing import Any, ParamSpec
 
 from ..conf import get_settings
 from ..errors import DefinitionError, NotInJob
+from ..operations.checkpoints import LONGEST_NAME
 from ..operations.compensations import COMPENSATION, being_undone, registered_form
 from ..operations.enqueue import stored_options
 from .job import DurableJob, get_job
 from .points import Point, elsewhere, here
 
 P = ParamSpec("P")
-
-NAME_LENGTH: Final = 200
 
 
 def compensate(job: DurableJob[P, Any] | str, /, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -40,11 +39,11 @@ def compensate(job: DurableJob[P, Any] | str, /, *args: P.args, **kwargs: P.kwar
 def acompensate(job: DurableJob[P, Any] | str, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[None]:
     """Do what ``compensate`` does in an ``async def`` job; what undoes may be sync or async there, too."""
     target, form = _checked(job, args, kwargs)
-    return elsewhere("acompensate()", _name(target), COMPENSATION, partial(_register, form=form))
+    return elsewhere("compensate()", _name(target), COMPENSATION, partial(_register, form=form))
 
 
 def _name(target: DurableJob[..., Any]) -> str:
-    return f"compensate {target.name}"[:NAME_LENGTH]
+    return f"compensate {target.name}"[:LONGEST_NAME]
 
 
 def _checked(job: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[DurableJob[..., Any], str]:

@@ -95,7 +95,7 @@ async def async_trip() -> None:
     await acall(book, "hotel")
     await acompensate(aunbook, "hotel")
     await acall(book, "car")
-    await acompensate("tests.durable.test_saga.unbook", what="car")
+    await acompensate("tests.durable.test_compensations.unbook", what="car")
     raise NoRetry("no trip")
 
 
@@ -115,7 +115,7 @@ def test_a_job_that_fails_for_good_is_undone_in_reverse(runner: Runner, script: 
     assert (now.status, now.last_error, now.attempt) == ("failed", "no trip", 1)
     assert [key for key, _name in stored(job)] == ["1", "2", "3", "4", "5", "6", "c.0", "c.1", "c.2", "c.3"]
     begun = Checkpoint.objects.get(job_id=job.id, key="2")
-    assert (begun.kind, begun.name) == ("compensation", "compensate tests.durable.test_saga.unbook")
+    assert (begun.kind, begun.name) == ("compensation", "compensate tests.durable.test_compensations.unbook")
     assert Checkpoint.objects.get(job_id=job.id, key="c.0").kind == "ending"
     assert Attempt.objects.filter(job_id=job.id).count() == 1
 
@@ -215,7 +215,9 @@ def test_a_compensation_that_kills_its_workers_counts_as_failed_and_the_others_r
         runner.attempt_until_killed("before-checkpoint", rescued=True)
     outcome = runner.attempt(rescued=True)
     assert isinstance(outcome, Failed)
-    assert outcome.failure.error.startswith("no trip; compensation tests.durable.test_saga.aunbook failed: JobFailed")
+    assert outcome.failure.error.startswith(
+        "no trip; compensation tests.durable.test_compensations.aunbook failed: JobFailed"
+    )
     assert [*BOOKED, "unbook car", *["aunbook hotel"] * LOSSES, "unbook flight"] == LEDGER
     assert row(job).status == "failed"
 
@@ -258,7 +260,9 @@ def test_a_compensation_that_fails_is_recorded_and_the_others_run(runner: Runner
     job = runner.enqueue(script)
     assert isinstance(runner.attempt(), Failed)
     assert [*BOOKED, *["unbook car"] * 4, *UNDONE[1:]] == LEDGER
-    assert row(job).last_error == "no trip; compensation tests.durable.test_saga.unbook failed: OSError: no car"
+    assert (
+        row(job).last_error == "no trip; compensation tests.durable.test_compensations.unbook failed: OSError: no car"
+    )
     assert ("c.3", "unbook!") in stored(job)
 
 
@@ -269,7 +273,9 @@ def test_a_failed_compensation_is_named_after_a_kill_too_and_does_not_run_again(
     runner.attempt_until_killed("before-checkpoint", at=5)  # its error is the fourth, and stored
     assert isinstance(runner.attempt(rescued=True), Failed)
     assert [*BOOKED, *["unbook car"] * 4, "aunbook hotel", "aunbook hotel", "unbook flight"] == LEDGER
-    assert row(job).last_error == "no trip; compensation tests.durable.test_saga.unbook failed: OSError: no car"
+    assert (
+        row(job).last_error == "no trip; compensation tests.durable.test_compensations.unbook failed: OSError: no car"
+    )
 
 
 def test_the_options_of_a_compensation_are_its_own(runner: Runner) -> None:
