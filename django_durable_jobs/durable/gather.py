@@ -21,7 +21,7 @@ from ..serialization import decode
 from ..states import Status
 from .family import Plan, Strategy, Threshold, Wait, deadline_of, form
 from .job import Invocation
-from .points import BEGUN, Point, elsewhere, here
+from .points import BEGUN, Point, elsewhere, fixed_by, here
 from .results import ChildResult, Results
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _outcome(point: Point, plan: Plan) -> Stored:
 
 def _begun(point: Point) -> dict[str, Any] | None:
     stored = point.job.history.find(f"{point.key}.{BEGUN}", point.name, "begun")
-    return None if stored is None else cast("dict[str, Any]", decode(cast("str", stored.result)))
+    return None if stored is None else cast("dict[str, Any]", fixed_by(stored))
 
 
 def _compare(point: Point, plan: Plan, recorded: list[list[Any]]) -> None:

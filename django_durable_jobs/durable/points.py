@@ -135,8 +135,9 @@ class Point:
         stored = self._find(key, "begun")
         if stored is None:
             row = self.job.history.checkpoint(key, self.name, "begun")
-            stored = cast("Stored", self._once(row, lambda: stored_form(decide())))
-        return decode(cast("str", stored.result))
+            # With the kind: a wait of another kind and the same name is another call.
+            stored = cast("Stored", self._once(row, lambda: stored_form([self.kind, decide()])))
+        return fixed_by(stored)
 
     def deadline(self, timeout: timedelta | float | None, what: str) -> datetime | None:
         """Return when a wait ends that began at its first attempt; ``None`` when it never does."""
@@ -176,6 +177,11 @@ class Point:
         else:
             history.note_stored([*before, row._replace(result=stored.result, error=stored.error)])
         return stored
+
+
+def fixed_by(beginning: Stored) -> Any:
+    """Return what a call fixed when it began."""
+    return decode(cast("str", beginning.result))[1]
 
 
 def stored_form(value: object, what: str = "value") -> str:

@@ -26,6 +26,11 @@ class Stored(NamedTuple):
     result: str | None
     error: str | None
 
+    @property
+    def begins(self) -> str:
+        """Which kind of call has begun here, if this is what one fixed at its beginning: ``["message", ...]``."""
+        return (self.result or "")[2:].partition('"')[0]
+
 
 def save(rows: Sequence[NewCheckpoint]) -> Saved:
     """Store checkpoints in one commit; say which (job, key) are stored, and which jobs are to be cancelled.
