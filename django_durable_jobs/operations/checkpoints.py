@@ -29,7 +29,8 @@ class Stored(NamedTuple):
     @property
     def begins(self) -> str:
         """Which kind of call has begun here, if this is what one fixed at its beginning: ``["message", ...]``."""
-        return (self.result or "")[2:].partition('"')[0]
+        head, _quote, rest = (self.result or "").partition('"')
+        return rest.partition('"')[0] if head == "[" else ""
 
 
 def save(rows: Sequence[NewCheckpoint]) -> Saved:
