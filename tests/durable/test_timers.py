@@ -133,6 +133,33 @@ def test_a_crash_after_a_call_beside_a_sleep_does_not_end_it(runner: Runner) -> 
     assert "after" not in LEDGER
 
 
+@pytest.mark.parametrize("asleep_in", [9, 10])
+def test_a_branch_does_not_stop_where_another_one_waits_whose_number_begins_with_its_own(
+    runner: Runner, asleep_in: int
+) -> None:
+    told = asyncio.Event()
+
+    async def branch(number: int) -> int:
+        if number == asleep_in:
+            try:
+                await asleep(HOUR)
+            finally:
+                told.set()
+        if number == 1:
+            await told.wait()
+            # The task in which the other branch was told to wait ends, and its end is looked at.
+            await asyncio.sleep(0.05)
+            await acall(note, "one goes on")
+        return number
+
+    async def script() -> list[int]:
+        return await asyncio.gather(*(acall(branch, number) for number in range(1, 12)))
+
+    runner.enqueue(script)
+    assert isinstance(runner.attempt(), Parked)
+    assert LEDGER == ["one goes on"]
+
+
 @pytest.mark.parametrize("wait", [lambda: sleep(HOUR), lambda: call(note, "2")], ids=["sleep", "call"])
 def test_code_that_swallows_a_wait_does_not_get_past_it(runner: Runner, wait: Any) -> None:
     def script() -> None:
