@@ -25,14 +25,13 @@ from ..rendering import safe_str
 from ..serialization import encode
 from ..states import Status
 from .job import Invocation
-from .points import BEGUN, Point
+from .points import Point
 
 if TYPE_CHECKING:
     from ..operations.checkpoints import Stored
 
 ERROR_LENGTH: Final = 500
 """Characters of a child's error that the outcome keeps; all of it stands in the child's row."""
-RAISED: Final = "raised"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +127,8 @@ class Wait:
 
     def run_again_what_failed_an_attempt(self) -> None:
         """Begin anew with the children that did not succeed, if an earlier attempt ended because of them."""
-        find, attempt = self.point.job.history.find, self.point.job.attempt
-        earlier = range(attempt - 1, 0, -1)
-        key = f"{self.point.key}.{BEGUN}"
-        last = next((one for one in earlier if find(f"{key}.{one}", self.point.name, "begun") is not None), None)
-        if last is not None:
-            begun = self.point.begun(self._again, part=f"{last}.{BEGUN}")
+        if part := self.point.anew():
+            begun = self.point.begun(self._again, part)
             self.since, self.until = begun["since"], begun["until"]
 
     def _again(self) -> dict[str, Any]:
@@ -184,7 +179,7 @@ class Wait:
         # In portions, each a transaction on the connection of the checkpoints, which no code of the job has touched.
         while job.recorder.transact(partial(children.cancel_some, job.row, self.call, heed=not job.deaf)):
             pass
-        point.begun(lambda: RAISED, part=str(point.job.attempt))
+        point.give_up()
         raise point.fail(error, point.task)
 
 

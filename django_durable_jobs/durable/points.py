@@ -38,6 +38,7 @@ LONGEST_PATH: Final = 180
 """Characters of the key of a call that makes calls; the column takes 200."""
 BEGUN: Final = "0"
 """The last part of the key under which a wait keeps what it fixed at its beginning; calls count from 1."""
+RAISED: Final = "raised"
 
 Result = TypeVar("Result")
 
@@ -139,13 +140,26 @@ class Point:
             stored = cast("Stored", self._once(row, lambda: stored_form([self.kind, decide()])))
         return fixed_by(stored)
 
-    def deadline(self, timeout: timedelta | float | None, what: str) -> datetime | None:
-        """Return when a wait ends that began at its first attempt; ``None`` when it never does."""
+    def give_up(self) -> None:
+        """Note that this attempt gets an error here, and nothing is recorded: should it end by it, see ``anew``."""
+        self.begun(lambda: RAISED, part=str(self.job.attempt))
+
+    def anew(self) -> str:
+        """Return for which ``part`` this point begins anew, since its error ended an earlier attempt; empty if none.
+
+        An error that the code caught is recorded as the result of this point: then nobody asks this.
+        """
+        find, key = self.job.history.find, f"{self.key}.{BEGUN}"
+        earlier = range(self.job.attempt - 1, 0, -1)
+        return next((f"{one}.{BEGUN}" for one in earlier if find(f"{key}.{one}", self.name, "begun") is not None), "")
+
+    def deadline(self, timeout: timedelta | float | None, what: str, part: str = "") -> datetime | None:
+        """Return when a wait ends that began at its first attempt, or anew; ``None`` when it never does."""
         if timeout is None:
             return None
         length = check_timeout(timeout, what)
         assert length is not None  # noqa: S101 -- only None is none
-        return cast("datetime", self.begun(lambda: dialect().now() + length))
+        return cast("datetime", self.begun(lambda: dialect().now() + length, part))
 
     def park(self, waiting_for: str, until: datetime | None = None) -> Parking:
         """Return what is to be raised: the job waits, and comes back here."""
