@@ -21,6 +21,7 @@ from ..serialization import decode
 from ..states import Status
 from .family import Plan, Strategy, Threshold, Wait, deadline_of, form
 from .job import Invocation
+from .places import code_line
 from .points import BEGUN, Point, elsewhere, fixed_by, here
 from .results import ChildResult, Results
 
@@ -142,8 +143,9 @@ def _compare(point: Point, plan: Plan, recorded: list[list[Any]]) -> None:
         return
     error = NonDeterminism(
         f"Call {point.key} of job {point.job.id} ({point.job.definition}) was recorded as gather() of "
-        f"{_described(recorded)}, but the code now gathers {_described(plan.runs)}. What children there are may "
-        "depend on arguments and on results of durable calls only."
+        f"{_described(recorded)}, but the code now gathers {_described(plan.runs)}"
+        f"{code_line(point.frame.task)}. What children there are may depend on arguments and on "
+        "results of durable calls only."
     )
     # As with a call of another name: swallowing it does not help.
     point.job.history.broken = error

@@ -117,15 +117,9 @@ def test_a_wait_that_had_begun_is_to_be_reached() -> None:
         wait_for_message("go", timeout=1)
         recorded.RAN.append("beyond")
 
-    assert (
-        replay_history(
-            document([recorded_call("1"), recorded_call("2.0", "go", "begun", result=["message", None])])
-        ).made
-        == 2
-    )
-    replayed = replay_history(
-        document([recorded_call("1"), recorded_call("3.0", "go", "begun", result=["message", None])])
-    )
+    here, beyond = (recorded_call(key, "go", "begun", result=["message", None]) for key in ("2.0", "3.0"))
+    assert replay_history(document([recorded_call("1"), here])).made == 2
+    replayed = replay_history(document([recorded_call("1"), beyond]))
     assert (replayed.made, replayed.note) == (1, "3 not made any more")
     assert recorded.RAN == []
 
