@@ -195,7 +195,7 @@ class Point:
 
 def fixed_by(beginning: Stored) -> Any:
     """Return what a call fixed when it began."""
-    return decode(cast("str", beginning.result))[1]
+    return cast("list[Any]", decode(cast("str", beginning.result)))[1]
 
 
 def stored_form(value: object, what: str = "value") -> str:
