@@ -179,7 +179,7 @@ class Wait:
         # In portions, each a transaction on the connection of the checkpoints, which no code of the job has touched.
         while job.recorder.transact(partial(children.cancel_some, job.row, self.call, heed=not job.deaf)):
             pass
-        point.give_up()
+        job.recorder.transact(point.give_up)
         raise point.fail(error, point.task)
 
 

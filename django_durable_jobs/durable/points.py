@@ -141,8 +141,10 @@ class Point:
         return fixed_by(stored)
 
     def give_up(self) -> None:
-        """Note that this attempt gets an error here, and nothing is recorded: should it end by it, see ``anew``."""
-        self.begun(lambda: RAISED, part=str(self.job.attempt))
+        """Note, in a transaction, that this attempt gets an error here: should it end by it, see ``anew``."""
+        job = self.job
+        row = job.history.checkpoint(f"{self.key}.{BEGUN}.{job.attempt}", self.name, "begun")
+        once(job.row, row, lambda: stored_form([self.kind, RAISED]), heed=not job.deaf)
 
     def anew(self) -> str:
         """Return for which ``part`` this point begins anew, since its error ended an earlier attempt; empty if none.

@@ -39,13 +39,13 @@ def wait(  # noqa: PLR0913 -- the parts of a wait, each said by name
         over = found is None and deadline is not None and deadline <= dialect().now()
         if over:
             give_up()
+            point.give_up()
         return found
 
     stored = point.once(decide)
     if stored is not None:
         return point.replayed(stored)
     if over:
-        point.give_up()
         error = TimedOut(f"Job {point.job.id} got no {what} until {deadline:%Y-%m-%d %H:%M:%S} UTC (call {point.key}).")
         raise point.fail(error, point.task)
     raise point.park(waiting_for, deadline)
