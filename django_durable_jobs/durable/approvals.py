@@ -40,8 +40,8 @@ def wait_for_approval(title: str, details: Any = None, timeout: Timeout = None) 
 
     ``title`` and ``details`` are for whoever decides; by the title the wait is recognised in a replay. Raises
     ``TimedOut`` when nobody decided within ``timeout`` (a timedelta or seconds, counted from the first attempt that
-    came here): then nobody can any more. Raises ``OptionError`` for a title or a timeout that is none and
-    ``SerializationError`` for details that cannot be stored.
+    came here): then nobody can any more. When this error has ended an attempt, the next one asks anew. Raises
+    ``OptionError`` for a title or a timeout that is none and ``SerializationError`` for details that cannot be stored.
     """
     work = _work(title, details, timeout, "wait_for_approval")
     return work(here("wait_for_approval()", title, "approval"))
@@ -67,11 +67,14 @@ def _work(title: object, details: Any, timeout: Timeout, what: str) -> partial[D
 
 def _wait_for_approval(point: Point, details: str, length: timedelta | None) -> Decision:
     job = point.job.row
+
+    def begin(part: str) -> datetime | None:
+        ask = partial(request, job, point.key, point.name, details, length, part=part)
+        return cast("datetime | None", point.begun(ask, part))
+
     decided = wait(
         point,
-        begin=lambda: cast(
-            "datetime | None", point.begun(lambda: request(job, point.key, point.name, details, length))
-        ),
+        begin=begin,
         look=lambda: decision_at(job, point.key),
         give_up=lambda: expire(job, point.key),
         waiting_for=wait_at(APPROVAL, point.key, point.name),

@@ -18,7 +18,6 @@ from ..conf import get_settings
 from ..definitions import check_timeout
 from ..errors import ArgumentError, ChildFailed, OptionError, TimedOut
 from ..operations import children
-from ..operations.checkpoints import BEGINNING, BEGUN
 from ..operations.database import dialect
 from ..operations.enqueue import Request
 from ..operations.wake import FIRST_FAILURE, any_open
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 ERROR_LENGTH: Final = 500
 """Characters of a child's error that the outcome keeps; all of it stands in the child's row."""
-RAISED: Final = "raised"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +127,8 @@ class Wait:
 
     def run_again_what_failed_an_attempt(self) -> None:
         """Begin anew with the children that did not succeed, if an earlier attempt ended because of them."""
-        find, attempt = self.point.job.history.find, self.point.job.attempt
-        earlier = range(attempt - 1, 0, -1)
-        key = f"{self.point.key}{BEGINNING}"
-        last = next((one for one in earlier if find(f"{key}.{one}", self.point.name, BEGUN) is not None), None)
-        if last is not None:
-            begun = self.point.begun(self._again, part=f"{last}{BEGINNING}")
+        if part := self.point.anew():
+            begun = self.point.begun(self._again, part)
             self.since, self.until = begun["since"], begun["until"]
 
     def _again(self) -> dict[str, Any]:
@@ -185,7 +179,7 @@ class Wait:
         # In portions, each a transaction on the connection of the checkpoints, which no code of the job has touched.
         while job.recorder.transact(partial(children.cancel_some, job.row, self.call, heed=not job.deaf)):
             pass
-        point.begun(lambda: RAISED, part=str(point.job.attempt))
+        job.recorder.transact(point.give_up)
         raise point.fail(error, point.task)
 
 

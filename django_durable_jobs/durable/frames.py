@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import NotInJob, TimedOut
 from .context import JobContext
+from .order import is_in
 from .replay import received
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Frame:
     def check_parkings(self) -> None:
         """Raise the wait again that the code here was told of, and swallowed."""
         for parking in self.job.parkings:
-            if parking.path.startswith(self.path) and received(parking.task, self.task):
+            inside = not self.path or is_in(parking.path, self.path)
+            if inside and received(parking.task, self.task):
                 raise parking.why
 
     def settle(self, task: asyncio.Task[Any] | None) -> None:

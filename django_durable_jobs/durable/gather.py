@@ -22,7 +22,8 @@ from ..serialization import decode
 from ..states import Status
 from .family import Plan, Strategy, Threshold, Wait, deadline_of, form
 from .job import Invocation
-from .points import Point, elsewhere, here
+from .lines import code_line
+from .points import Point, elsewhere, fixed_by, here
 from .results import ChildResult, Results
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _outcome(point: Point, plan: Plan) -> Stored:
 
 def _begun(point: Point) -> dict[str, Any] | None:
     stored = point.job.history.find(f"{point.key}{BEGINNING}", point.name, BEGUN)
-    return None if stored is None else cast("dict[str, Any]", decode(cast("str", stored.result)))
+    return None if stored is None else cast("dict[str, Any]", fixed_by(stored))
 
 
 def _compare(point: Point, plan: Plan, recorded: list[list[Any]]) -> None:
@@ -143,8 +144,9 @@ def _compare(point: Point, plan: Plan, recorded: list[list[Any]]) -> None:
         return
     error = NonDeterminism(
         f"Call {point.key} of job {point.job.id} ({point.job.definition}) was recorded as gather() of "
-        f"{_described(recorded)}, but the code now gathers {_described(plan.runs)}. What children there are may "
-        "depend on arguments and on results of durable calls only."
+        f"{_described(recorded)}, but the code now gathers {_described(plan.runs)}"
+        f"{code_line(point.frame.task)}. What children there are may depend on arguments and on "
+        "results of durable calls only."
     )
     # As with a call of another name: swallowing it does not help.
     point.job.history.broken = error

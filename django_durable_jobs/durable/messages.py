@@ -21,7 +21,7 @@ def wait_for_message(name: str, timeout: Timeout = None) -> Any:
 
     Messages are given out in the order in which they were stored, each once, also those that came before. Raises
     ``TimedOut`` when none came within ``timeout`` (a timedelta or seconds, counted from the first attempt that came
-    here), and ``OptionError`` for a name or a timeout that is none.
+    here; anew when this error has ended an attempt), and ``OptionError`` for a name or a timeout that is none.
     """
     check_name(name, "message")
     length = check_timeout(timeout, "wait_for_message's timeout")
@@ -57,7 +57,7 @@ def await_for_event(name: str, key: str | None = None, timeout: Timeout = None) 
 def _wait_for_message(point: Point, length: timedelta | None) -> Any:
     return wait(
         point,
-        begin=lambda: point.deadline(length, "timeout"),
+        begin=lambda part: point.deadline(length, "timeout", part),
         look=lambda: take_message(point.job.row, point.name, point.key),
         waiting_for=MESSAGE + point.name,
         what=f"message {point.name!r}",
@@ -73,7 +73,7 @@ def _wait_for_event(point: Point, channel: Channel, length: timedelta | None) ->
 
     _number, payload = wait(
         point,
-        begin=lambda: cast("datetime | None", point.begun(begin)),
+        begin=lambda part: cast("datetime | None", point.begun(begin, part)),
         look=lambda: take_event(job, channel, point.key),
         give_up=lambda: end_wait(job, point.key),
         waiting_for=wait_at(EVENT, point.key, channel.label),

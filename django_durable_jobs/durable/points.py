@@ -35,6 +35,7 @@ logger = logging.getLogger("django_durable_jobs.jobs")
 
 LONGEST_PATH: Final = 180
 """Characters of the key of a call that makes calls; the column takes 200."""
+RAISED: Final = "raised"
 
 Result = TypeVar("Result")
 
@@ -140,16 +141,32 @@ class Point:
         stored = self._find(key, BEGUN)
         if stored is None:
             row = self.job.history.checkpoint(key, self.name, BEGUN)
-            stored = cast("Stored", self._once(row, lambda: stored_form(decide())))
-        return decode(cast("str", stored.result))
+            # With the kind: a wait of another kind and the same name is another call.
+            stored = cast("Stored", self._once(row, lambda: stored_form([self.kind, decide()])))
+        return fixed_by(stored)
 
-    def deadline(self, timeout: timedelta | float | None, what: str) -> datetime | None:
-        """Return when a wait ends that began at its first attempt; ``None`` when it never does."""
+    def give_up(self) -> None:
+        """Note, in a transaction, that this attempt gets an error here: should it end by it, see ``anew``."""
+        job = self.job
+        row = job.history.checkpoint(f"{self.key}{BEGINNING}.{job.attempt}", self.name, BEGUN)
+        once(job.row, row, lambda: stored_form([self.kind, RAISED]), heed=not job.deaf)
+
+    def anew(self) -> str:
+        """Return for which ``part`` this point begins anew, since its error ended an earlier attempt; empty if none.
+
+        An error that the code caught is recorded as the result of this point: then nobody asks this.
+        """
+        find, key = self.job.history.find, f"{self.key}{BEGINNING}"
+        earlier = range(self.job.attempt - 1, 0, -1)
+        return next((f"{one}{BEGINNING}" for one in earlier if find(f"{key}.{one}", self.name, BEGUN) is not None), "")
+
+    def deadline(self, timeout: timedelta | float | None, what: str, part: str = "") -> datetime | None:
+        """Return when a wait ends that began at its first attempt, or anew; ``None`` when it never does."""
         if timeout is None:
             return None
         length = check_timeout(timeout, what)
         assert length is not None  # noqa: S101 -- only None is none
-        return cast("datetime", self.begun(lambda: dialect().now() + length))
+        return cast("datetime", self.begun(lambda: dialect().now() + length, part))
 
     def park(self, waiting_for: str, until: datetime | None = None) -> Parking:
         """Return what is to be raised: the job waits, and comes back here."""
@@ -181,6 +198,11 @@ class Point:
         else:
             history.note_stored([*before, row._replace(result=stored.result, error=stored.error)])
         return stored
+
+
+def fixed_by(beginning: Stored) -> Any:
+    """Return what a call fixed when it began."""
+    return cast("list[Any]", decode(cast("str", beginning.result)))[1]
 
 
 def stored_form(value: object, what: str = "value") -> str:

@@ -89,12 +89,14 @@ class History:
         return self.compensated and ENDING_KEY in self._recorded
 
     def _other(self, key: str, name: str, kind: str) -> Stored | None:
-        """Return what is recorded at this place if it is another call, or a wait of another name that began here."""
+        """Return what is recorded at this place if it is another call, or a wait that began here and is another one."""
         stored = self._recorded.get(key)
         if stored is not None:
             return None if (stored.name, stored.kind) == (name, kind) else stored
         begun = self._recorded.get(f"{key}{BEGINNING}") if self._recorded else None
-        return None if begun is None or begun.name == name else begun
+        if begun is None or (begun.name, begun.begins) == (name, kind):
+            return None
+        return begun._replace(kind=begun.begins)
 
     def _two_calls(self, stored: Stored, key: str, name: str, kind: str, task: Task | None) -> str:
         was, now = (f" ({one})" if stored.kind != kind else "" for one in (stored.kind, kind))

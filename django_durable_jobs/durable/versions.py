@@ -18,6 +18,7 @@ from ..operations.steps import once
 from ..serialization import decode
 from .beside import beside, beside_async
 from .frames import Frame
+from .lines import code_line
 from .points import stored_form
 
 LONGEST_ID: Final = 190
@@ -75,8 +76,8 @@ def _version(change_id: str, low: int, high: int, frame: Frame) -> int:
     if not low <= version <= high:
         history.broken = NonDeterminism(
             f"Job {job.id} ({job.definition}) follows version {version} of the change {change_id!r}, and this code "
-            f"supports {low if low == high else f'{low} to {high}'} only: let jobs that have begun end with code that "
-            "supports their version."
+            f"supports {low if low == high else f'{low} to {high}'} only{code_line(frame.task)}: let jobs "
+            "that have begun end with code that supports their version."
         )
         raise history.broken
     return version

@@ -17,7 +17,7 @@ Timeout = timedelta | float | None
 def wait(  # noqa: PLR0913 -- the parts of a wait, each said by name
     point: Point,
     *,
-    begin: Callable[[], datetime | None],
+    begin: Callable[[str], datetime | None],
     look: Callable[[], str | None],
     waiting_for: str,
     what: str,
@@ -25,14 +25,15 @@ def wait(  # noqa: PLR0913 -- the parts of a wait, each said by name
 ) -> Any:
     """Return what has come, as a replay would give it back, or raise what parks the job.
 
-    ``begin`` says until when it may wait. ``look`` returns what has come in its stored form; it is called in the
-    transaction that stores it as this point's result. ``give_up`` is called in the transaction that finds nothing
-    when the time is over; then ``TimedOut`` is raised, which names ``what`` was waited for.
+    ``begin`` says until when it may wait; with a ``part`` it does so anew (see ``Point.anew``), as the next attempt has
+    the whole time again when ``TimedOut`` has ended one. ``look`` returns what has come in its stored form; it is
+    called in the transaction that stores it as this point's result. ``give_up`` is called in the transaction that
+    finds nothing when the time is over; then ``TimedOut`` is raised, which names ``what`` was waited for.
     """
     stored = point.recorded()
     if stored is not None:
         return point.replayed(stored)
-    deadline, over = begin(), False
+    deadline, over = begin(point.anew()), False
 
     def decide() -> str | None:
         nonlocal over
@@ -41,6 +42,7 @@ def wait(  # noqa: PLR0913 -- the parts of a wait, each said by name
         over = found is None and deadline is not None and deadline <= dialect().now()
         if over:
             give_up()
+            point.give_up()
         return found
 
     stored = point.once(decide)

@@ -20,6 +20,7 @@ from ..models import Approval
 from ..rendering import safe_repr
 from ..serialization import encode
 from ..states import FINAL, OPEN, Status
+from .checkpoints import BEGINNING
 from .database import alias, dialect, jobs
 from .wake import APPROVAL, SEVERAL, _wake
 
@@ -119,8 +120,15 @@ def _refuse(number: int) -> NoReturn:
 # The job's side ---------------------------------------------------------------------------------------------
 
 
-def request(job: Claimed, key: str, title: str, details: str, timeout: timedelta | None) -> datetime | None:
-    """Store the question of the call at ``key``, and return until when it may be answered."""
+def request(  # noqa: PLR0913 -- what a question is made of
+    job: Claimed, key: str, title: str, details: str, timeout: timedelta | None, *, part: str
+) -> datetime | None:
+    """Store the question of the call at ``key``, and return until when it may be answered.
+
+    ``part`` is given when the call asks anew: the question whose time is over makes room.
+    """
+    if part:
+        _approvals().filter(job_id=job.id, generation=job.generation, key=key).update(key=f"{key}{BEGINNING}.{part}")
     until = None if timeout is None else dialect().now() + timeout
     _approvals().create(
         job_id=job.id,

@@ -33,6 +33,12 @@ class Stored(NamedTuple):
     result: str | None
     error: str | None
 
+    @property
+    def begins(self) -> str:
+        """Which kind of call has begun here, if this is what one fixed at its beginning: ``["message", ...]``."""
+        head, _quote, rest = (self.result or "").partition('"')
+        return rest.partition('"')[0] if head == "[" else ""
+
 
 def save(rows: Sequence[NewCheckpoint]) -> Saved:
     """Store checkpoints in one commit; say which (job, key) are stored, and which jobs are to be cancelled.

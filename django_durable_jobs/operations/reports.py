@@ -126,7 +126,7 @@ def _tries(recorded: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
     mine = sorted((key for key in keys if key.partition(".")[0] == path), key=lambda key: int(key.partition(".")[2]))
     tries = []
     for number, key in enumerate(mine, 1):
-        begun, ended = recorded.get(f"{key}{BEGINNING}"), recorded.get(key)
+        (_kind, begun), ended = recorded.get(f"{key}{BEGINNING}") or (TASK, None), recorded.get(key)
         tries.append(
             {
                 "number": number,

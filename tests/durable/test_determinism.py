@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,7 +12,18 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from django_durable_jobs import Determinism, OptionError, acall, asleep, call, sleep
+from django_durable_jobs import (
+    Determinism,
+    OptionError,
+    acall,
+    asleep,
+    call,
+    gather,
+    sleep,
+    wait_for_approval,
+    wait_for_event,
+    wait_for_message,
+)
 from django_durable_jobs.conf import get_settings, problems
 from django_durable_jobs.durable import points
 from django_durable_jobs.durable.handle import JobHandle
@@ -290,7 +302,41 @@ def test_i19_another_call_in_place_of_a_wait_that_has_not_ended(runner: Runner, 
             assert ("2.0", "go") not in generation_of(job, 1)
         else:
             assert isinstance(outcome, Failed)
-            assert "was recorded as 'go' (begun), but the code now calls '" in str(row(job).last_error)
+            assert re.search(r"was recorded as 'go'( \(message\))?, but the code now calls '", str(row(job).last_error))
+
+
+WAITS: dict[str, Callable[[], Any]] = {
+    "message": lambda: wait_for_message("gather", timeout=HOUR),
+    "event": lambda: wait_for_event("gather", timeout=HOUR),
+    "approval": lambda: wait_for_approval("gather", timeout=HOUR),
+    "gather": lambda: gather(noop.s(1)),
+}
+
+
+@pytest.mark.parametrize(("was", "now"), [(was, now) for was in WAITS for now in WAITS if was != now])
+def test_i19_a_wait_of_another_kind_does_not_take_over_what_one_of_its_name_has_begun(
+    runner: Runner, was: str, now: str
+) -> None:
+    def script() -> None:
+        WAITS[was]()
+
+    def after() -> None:
+        WAITS[now]()
+
+    for mode in (Determinism.EXPLICIT, BEST_EFFORT):
+        job = runner.enqueue(script, determinism=mode, priority=100)
+        assert isinstance(runner.attempt(), Parked)
+        SCRIPTS["script"] = after
+        runner.wake(job)
+        outcome = runner.attempt()
+        if mode is BEST_EFFORT:
+            assert isinstance(outcome, Parked)
+            assert generation_of(job, 1) in ([("1.0", "gather")], [])
+        else:
+            assert isinstance(outcome, Failed)
+            assert f"was recorded as 'gather' ({was}), but the code now calls 'gather' ({now}) there" in str(
+                row(job).last_error
+            )
 
 
 def test_best_effort_an_async_wait_in_place_of_a_call_begins_a_generation(runner: Runner, dialect: Any) -> None:

@@ -309,7 +309,7 @@ def test_a_wait_whose_time_is_over_leaves_nothing_behind(runner: Runner, dialect
     runner.promote()
     assert runner.attempt() == Completed('"too late"')
     assert not EventWait.objects.exists()
-    assert stored(job) == [("1", "tick!"), ("1.0", "tick"), ("2", "note")]
+    assert stored(job) == [("1", "tick!"), ("1.0", "tick"), ("1.0.1", "tick"), ("2", "note")]
 
 
 @pytest.mark.parametrize("script", [hurried, async_hurried])

@@ -71,6 +71,7 @@ def test_a4_other_children_in_a_replay_are_refused(runner: Runner, change: Calla
     assert isinstance(outcome, Failed)
     assert "NonDeterminism" in outcome.failure.error
     assert "3 children (2 x tests.durable.family.double, 1 x tests.durable.family.halve)" in outcome.failure.error
+    assert f" ({__file__}:{given.__code__.co_firstlineno + 1}). What children" in outcome.failure.error
     assert len(children_of(job)) == 3
 
 

@@ -206,7 +206,7 @@ def test_the_time_is_fixed_at_the_first_attempt_and_then_over(runner: Runner, di
     dialect.clock_offset += HOUR / 2
     runner.promote()
     assert runner.attempt() == Completed('"too late"')
-    assert stored(job) == [("1", "go!"), ("1.0", "go"), ("2", "note")]
+    assert stored(job) == [("1", "go!"), ("1.0", "go"), ("1.0.1", "go"), ("2", "note")]
 
 
 @pytest.mark.parametrize("script", [hurried, async_hurried])

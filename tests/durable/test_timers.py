@@ -109,6 +109,57 @@ def test_sleeps_of_several_branches_end_one_by_one(runner: Runner, dialect: Dial
     assert LEDGER == ["now", "early", "late"]
 
 
+async def sleeper_beside_calls() -> None:
+    await asyncio.gather(asleep(HOUR), acall(note, "b"), acall(note, "c"))
+    await acall(note, "after")
+
+
+def test_a_call_beside_a_sleep_does_not_end_it(runner: Runner, dialect: Dialect) -> None:
+    job = runner.enqueue(sleeper_beside_calls)
+    assert isinstance(runner.attempt(), Parked)
+    runner.wake(job)
+    assert isinstance(runner.attempt(), Parked)
+    assert (row(job).status, row(job).waiting_for) == ("waiting", "time")
+    dialect.clock_offset += HOUR
+    runner.promote()
+    assert isinstance(runner.attempt(), Completed)
+    assert LEDGER == ["b", "c", "after"]
+
+
+def test_a_crash_after_a_call_beside_a_sleep_does_not_end_it(runner: Runner) -> None:
+    runner.enqueue(sleeper_beside_calls)
+    runner.attempt_until_killed("after-checkpoint", at=2)
+    assert isinstance(runner.attempt(rescued=True), Parked)
+    assert "after" not in LEDGER
+
+
+@pytest.mark.parametrize("asleep_in", [9, 10])
+def test_a_branch_does_not_stop_where_another_one_waits_whose_number_begins_with_its_own(
+    runner: Runner, asleep_in: int
+) -> None:
+    told = asyncio.Event()
+
+    async def branch(number: int) -> int:
+        if number == asleep_in:
+            try:
+                await asleep(HOUR)
+            finally:
+                told.set()
+        if number == 1:
+            await told.wait()
+            # The task in which the other branch was told to wait ends, and its end is looked at.
+            await asyncio.sleep(0.05)
+            await acall(note, "one goes on")
+        return number
+
+    async def script() -> list[int]:
+        return await asyncio.gather(*(acall(branch, number) for number in range(1, 12)))
+
+    runner.enqueue(script)
+    assert isinstance(runner.attempt(), Parked)
+    assert LEDGER == ["one goes on"]
+
+
 @pytest.mark.parametrize("wait", [lambda: sleep(HOUR), lambda: call(note, "2")], ids=["sleep", "call"])
 def test_code_that_swallows_a_wait_does_not_get_past_it(runner: Runner, wait: Any) -> None:
     def script() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -224,7 +225,24 @@ def test_i19_a_version_that_the_code_no_longer_supports_stops_the_job(runner: Ru
     assert isinstance(outcome, Failed)
     assert f"Job {job.id}" in outcome.failure.error
     assert "follows version 1 of the change 'x'" in outcome.failure.error
+    assert re.search(rf"{low}.* only \({re.escape(__file__)}:\d+\): let", outcome.failure.error)
     assert LEDGER == ["swallowed"]
+
+
+def test_the_line_of_such_a_look_is_named_in_async_code_too(runner: Runner) -> None:
+    async def before() -> None:
+        await aget_version("x", 0, 1)
+        raise ValueError("again")
+
+    async def after() -> None:
+        await aget_version("x", 2, 3)
+
+    runner.enqueue(before)
+    runner.attempt()
+    become(before, after)
+    outcome = runner.attempt()
+    assert isinstance(outcome, Failed)
+    assert f" only ({__file__}:{after.__code__.co_firstlineno + 1}): let" in outcome.failure.error
 
 
 def test_two_names_with_a_dot_are_apart(runner: Runner) -> None:
