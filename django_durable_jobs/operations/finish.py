@@ -29,6 +29,7 @@ from ..outcomes import (
     Stored,
 )
 from ..states import Status
+from . import reports
 from .database import alias, dialect, jobs
 from .sequences import advance_after_commit
 from .transition import move
@@ -137,6 +138,8 @@ def _finish_one(ending: Ending) -> bool:
             moved = park(job, outcome)
         case Cancelled(reason):
             moved = move("stop", this, token=job.token, last_error=reason)
+            if moved:
+                reports.write_cancelled(job.id)
         case Released():
             moved = move("release", this, token=job.token, attempt=F("attempt") - 1)
         case _:

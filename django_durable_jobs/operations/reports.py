@@ -1,9 +1,9 @@
 """Execution reports: what the tasks of a pipeline's run came to, put together from what the run has recorded.
 
 The report is written when the run ends, by whoever ends it: the run itself under its token; an order that cancels a
-run which does not run; whoever takes a run from its last lost worker. All of it is in the database by then: the
-beginning of the run is the checkpoint ``1``, the n-th try of task k is a checkpoint below ``k + 1``, and parallel
-tasks are children with attempts of their own.
+run which does not run; the worker that cancels one, with its ending; whoever takes a run from its last lost worker.
+All of it is in the database by then: the beginning of the run is the checkpoint ``1``, the n-th try of task k is a
+checkpoint below ``k + 1``, and parallel tasks are children with attempts of their own.
 """
 
 from __future__ import annotations
@@ -98,6 +98,11 @@ def write(job_id: UUID, generation: int, outcome: RunOutcome) -> RunReport | Non
         },
     )
     return _report(ExecutionReport.objects.using(alias()).get(job_id=job_id))
+
+
+def write_cancelled(job_id: UUID) -> None:
+    """Do the same for a run that its worker cancels; its code may not have run for that, or have ended before."""
+    write(job_id, jobs().values_list("generation", flat=True).get(id=job_id), "cancelled")
 
 
 def read(job_id: UUID) -> RunReport | None:

@@ -159,6 +159,18 @@ def test_a_waiting_run_is_cancelled_with_its_tasks(runner: Runner) -> None:
     assert set(Job.objects.filter(parent_id=job.id).values_list("status", flat=True)) == {"cancelled"}
 
 
+def test_a_run_that_is_cancelled_while_it_parks_says_so(runner: Runner) -> None:
+    job = PIPELINES["fail_fast"].enqueue("monday")
+    claimed = runner.claim()
+    outcome = runner.run(claimed)
+    assert isinstance(outcome, Parked)
+    cancel(job.id)
+    runner.finish(claimed, outcome)
+    runner.attempt()
+    assert (row(job).status, _report(job).outcome) == ("cancelled", "cancelled")
+    assert _statuses(job) == [(name, "not_started", 0) for name in ("left", "middle", "right")]
+
+
 @modes
 @pytest.mark.parametrize("point", ["before-step", "after-step"])
 @pytest.mark.parametrize("at", [1, 2, 3])
