@@ -25,6 +25,8 @@ RUN: Final = "run"
 TASK: Final = "task"
 RUN_KEY: Final = "1"
 """The key of a run's beginning; task k has its tries below ``k + 1``."""
+GATHER_KEY: Final = "2.0"
+"""The key of what a parallel run fixes when it begins to gather its tasks."""
 TRY_PARTS: Final = 2
 """Parts of the key of a try; a third one, ``0``, is its beginning."""
 BEGUN: Final = "0"
@@ -83,7 +85,10 @@ def write(job_id: UUID, generation: int, outcome: RunOutcome) -> RunReport | Non
     run = cast("dict[str, Any]", decode(begun))
     found = rows.filter(kind__in=(TASK, "begun")).values_list("key", "kind", "result")
     recorded = {key: cast("Any", decode(text)) for key, kind, text in found if _is_try(key, kind) and text is not None}
-    children = _children(job_id, generation, run["children"])
+    # In the words of the generation that began it, which another one may have taken over.
+    gathered = rows.filter(key=GATHER_KEY, kind="begun", name="gather").values_list("result", flat=True).first()
+    call = None if gathered is None else cast("dict[str, Any]", decode(gathered))["call"]
+    children = {} if call is None else _children(job_id, call, run["children"])
     tasks = [
         children.get(f"{run['pipeline']}.{name}") or _task(name, _tries(recorded, str(number + 1)))
         for number, name in enumerate(run["tasks"], 1)
@@ -153,11 +158,9 @@ def _task(name: str, tries: list[dict[str, Any]]) -> dict[str, Any]:
     return {"name": name, "status": status, "attempts": tries}
 
 
-def _children(job_id: UUID, generation: int, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def _children(job_id: UUID, call: str, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Return the reports of tasks that are jobs of their own, by their definition."""
-    if not names:
-        return {}
-    rows = jobs().filter(parent_id=job_id, definition__in=list(names), parent_call__contains=f" {generation}/")
+    rows = jobs().of_call(job_id, call).filter(definition__in=list(names))
     found = list(rows.values_list("id", "definition", "status", "started_at", "finished_at", "last_error"))
     attempts: dict[UUID, list[dict[str, Any]]] = {}
     failed = Attempt.objects.using(alias()).filter(job_id__in=[row[0] for row in found]).order_by("id")
