@@ -219,7 +219,14 @@ async def _in_thread(point: Point, what: str, work: Callable[[Point], Result]) -
 
 
 async def _to_the_end(running: Coroutine[Any, Any, Result]) -> Result:
-    """Await what must not be given up half-way; a cancellation that comes meanwhile takes effect afterwards."""
+    work, struck = await ended(running)
+    if struck is not None and work.exception() is None:
+        raise struck
+    return work.result()
+
+
+async def ended(running: Coroutine[Any, Any, Result]) -> tuple[asyncio.Task[Result], asyncio.CancelledError | None]:
+    """Wait for what must not be given up half-way; return it with the cancellation that came meanwhile."""
     work = asyncio.ensure_future(running)
     struck: asyncio.CancelledError | None = None
     while not work.done():
@@ -227,9 +234,7 @@ async def _to_the_end(running: Coroutine[Any, Any, Result]) -> Result:
             await asyncio.wait([work])
         except asyncio.CancelledError as error:
             struck = error
-    if struck is not None and work.exception() is None:
-        raise struck
-    return work.result()
+    return work, struck
 
 
 def refuse_open_transaction(what: str, advice: str, *, but: BaseDatabaseWrapper | None = None) -> None:

@@ -437,6 +437,28 @@ def test_an_order_that_only_the_database_knows_of_does_not_keep_a_compensation_o
     assert LEDGER == ["book flight", "book hotel", "unbook flight"]
 
 
+@pytest.mark.parametrize("in_branch", [False, True])
+def test_an_order_that_the_result_of_an_async_call_brings_leaves_nothing_that_is_not_undone(
+    runner: Runner, in_branch: bool
+) -> None:
+    async def async_script() -> None:
+        await asyncio.gather(acall(branch)) if in_branch else await branch()
+        LEDGER.append("never")
+
+    async def branch() -> None:
+        await acall(book_while_cancelled)
+        await acompensate(unbook, "flight")
+        await asyncio.sleep(3600)
+
+    def book_while_cancelled() -> None:
+        book("flight")
+        cancel(job.id)
+
+    job = runner.enqueue(async_script)
+    assert isinstance(runner.attempt(), Cancelled)
+    assert LEDGER == ["book flight", "unbook flight"]
+
+
 @pytest.mark.parametrize("when", ["before it begins", "while it is stored"])
 def test_an_order_does_not_keep_an_async_job_from_registering(runner: Runner, when: str) -> None:
     async def async_script() -> None:
