@@ -26,7 +26,8 @@ def compensate(job: DurableJob[P, Any] | str, /, *args: P.args, **kwargs: P.kwar
     When the job fails for good or is cancelled, its compensations run before that is stored, the last one first, in
     a worker, each at least once: as a durable call that is repeated as its own ``call_retries`` and ``call_backoff``
     say, and that a later worker goes on with. One that fails in the end does not keep the others from running;
-    the job's error names it. An attempt that is followed by another one undoes nothing.
+    the job's error names it. An attempt that is followed by another one undoes nothing. What is registered here is
+    kept also when the job is to be cancelled; the code is stopped afterwards.
 
     ``job`` is a durable job or the name of one (``DefinitionError`` for a plain function, which another process
     could not find); the arguments are checked and stored here. Raises ``NotInJob`` outside of a job and inside a
@@ -60,8 +61,13 @@ def _checked(job: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tupl
 
 
 def _register(point: Point, form: str) -> None:
-    if point.recorded() is not None:
-        return
+    """Store it, also if the job is to be cancelled or its time is over; that is raised when it is stored."""
+    if point.recorded() is None:
+        _store(point, form)
+    point.frame.check()
+
+
+def _store(point: Point, form: str) -> None:
     row = point.job.row
 
     def decide() -> str:

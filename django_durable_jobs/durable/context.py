@@ -251,6 +251,16 @@ class JobContext:
         wakers.append(wake)
         return lambda: wakers.remove(wake)
 
+    def strike_again(self) -> None:
+        """Have the order to cancel that has just struck the present task strike it where it waits next."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 -- a coroutine runs in one
+        task.uncancel()
+        if task in (self.tasks or ()):
+            asyncio.get_running_loop().call_soon(task.cancel)
+        elif self._why is not None:
+            self.interrupt(self._why)  # not once the job's compensations run
+
     def afterwards(self) -> JobContext:
         """Return a context for what comes after the job's code: it is deaf to orders to cancel.
 

@@ -23,8 +23,9 @@ def fork(
 
     The old job may have any status, and stays as it is; it is the new one's ``origin``. Definition, queue, priority
     and options are the old one's, and so are the arguments, unless ``args`` or ``kwargs`` are given: then these are
-    all there are. Children, messages and unfinished waits stay with the old job. Inside ``atomic()`` the new job is
-    part of the transaction. Raises ``JobNotFound``, ``UnknownDefinition``, ``ArgumentError`` when the arguments do not
-    fit the function, and ``OptionError`` for a call that the old job has not come to; then nothing is stored.
+    all there are. Children, messages, unfinished waits and what undoes the calls taken over stay with the old job.
+    Inside ``atomic()`` the new job is part of the transaction. Raises ``JobNotFound``, ``UnknownDefinition``,
+    ``ArgumentError`` when the arguments do not fit the function, and ``OptionError`` for a call that the old job has
+    not come to; then nothing is stored.
     """
     return JobHandle(*store(job, from_call=from_call, args=args, kwargs=kwargs, queue=queue))

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from ..conf import get_settings
 from ..definitions import check_timeout
-from ..errors import OpenTransaction, Parking, TooDeep
+from ..errors import JobCancelled, OpenTransaction, Parking, TimedOut, TooDeep
 from ..faults import fault
 from ..operations.checkpoints import BEGINNING, BEGUN, Stored
+from ..operations.compensations import COMPENSATION
 from ..operations.connections import opened, transaction_open
 from ..operations.database import dialect
 from ..operations.generations import leave
@@ -47,7 +48,12 @@ class Point:
 
     def __init__(self, name: str, kind: str, frame: Frame) -> None:
         """Take the next place of ``frame``; ``OpenTransaction`` inside a transaction."""
-        frame.check()
+        try:
+            frame.check()
+        except (JobCancelled, TimedOut):
+            # What undoes a call that was made is registered all the same; ``compensate`` raises this afterwards.
+            if kind != COMPENSATION:
+                raise
         self.frame = frame
         self.name = name
         self.kind = kind
@@ -188,7 +194,8 @@ class Point:
         before = history.take_caught()
         try:
             fault("before-step")
-            stored = job.recorder.transact(lambda: once(job.row, row, decide, before=before, heed=not job.deaf))
+            heed = not job.deaf and self.kind != COMPENSATION
+            stored = job.recorder.transact(lambda: once(job.row, row, decide, before=before, heed=heed))
             fault("after-step")
         except BaseException:
             history.note_refused([*before, row])
@@ -228,7 +235,27 @@ async def _in_thread(point: Point, work: Callable[[Point], Result]) -> Result:
     if task is not point.frame.task:
         point.job.note_task(task)
     point.task = task
-    return await point.job.helpers.run(partial(work, point))
+    running = point.job.helpers.run(partial(work, point))
+    return await (_to_the_end(running) if point.kind == COMPENSATION else running)
+
+
+async def _to_the_end(running: Coroutine[Any, Any, Result]) -> Result:
+    work, struck = await ended(running)
+    if struck is not None and work.exception() is None:
+        raise struck
+    return work.result()
+
+
+async def ended(running: Coroutine[Any, Any, Result]) -> tuple[asyncio.Task[Result], asyncio.CancelledError | None]:
+    """Wait for what must not be given up half-way; return it with the cancellation that came meanwhile."""
+    work = asyncio.ensure_future(running)
+    struck: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            struck = error
+    return work, struck
 
 
 def refuse_open_transaction(what: str, advice: str, *, but: BaseDatabaseWrapper | None = None) -> None:

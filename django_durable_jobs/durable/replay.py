@@ -16,7 +16,7 @@ from ..determinism import Determinism
 from ..dialects.rows import Claimed, NewCheckpoint
 from ..errors import NonDeterminism
 from ..operations.checkpoints import BEGINNING, Stored
-from ..operations.compensations import COMPENSATION, ENDING_KEY
+from ..operations.compensations import ENDING_KEY, undoes
 from ..operations.generations import Keep, place_of
 from .lines import code_line, line_of
 from .order import left_out, parent_of, unknown_to, what_stays
@@ -56,7 +56,7 @@ class History:
         self._below: dict[str, list[str]] = {}
         for key in recorded:
             self._note_below(key)
-        self.compensated = any(one.kind == COMPENSATION for one in recorded.values())
+        self.compensated = any(undoes(one) for one in recorded.values())
         """Whether something is registered that undoes what the job has done."""
         # Errors of calls, not stored yet: only going on shows that the code caught one. An error that ends the
         # attempt never gets a row, so the next attempt makes that call again.

@@ -20,6 +20,7 @@ from ..conf import get_settings
 from ..definitions import Options
 from ..errors import (
     BrokenTransaction,
+    JobCancelled,
     NonDeterminism,
     NoRetry,
     NotInJob,
@@ -33,7 +34,7 @@ from ..errors import (
 from ..operations.connections import opened
 from ..rendering import safe_str
 from .frames import Frame, frames
-from .points import Point, refuse_open_transaction
+from .points import Point, ended, refuse_open_transaction
 from .targets import resolve
 
 if TYPE_CHECKING:
@@ -296,7 +297,15 @@ async def store_async(one: Call, text: str, helpers: Helpers) -> Any:
     """Do what ``store`` does without blocking the event loop."""
     rows = one.rows(text)
     try:
-        await helpers.record(rows)
+        try:
+            await helpers.record(rows)
+        except asyncio.CancelledError:
+            if not isinstance(one.job.why, JobCancelled):
+                raise
+            # The commit itself may have brought the order. The code is told what has happened, as it may have to
+            # register what undoes that, and is stopped where it waits next.
+            (await ended(helpers.record(rows)))[0].result()
+            one.job.strike_again()
     except BaseException as error:
         one.not_stored(rows, error)
         raise

@@ -3,7 +3,7 @@
 A registered compensation is a checkpoint of kind ``compensation``. When the job has ended but for them, a row of kind
 ``ending`` says so and how; from then on the job's function does not run any more. Then the compensations run, the
 last one first: the n-th of them in the order of the code is the call ``c.<n>``. So ``c.1`` is the last of all, and
-once it is stored the job is undone.
+once it is stored the job is undone. Those that a fork took over with calls of the old job are not among them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ PATH: Final = "c"
 """Where compensations have their keys; the job's own calls have numbers."""
 ENDING_KEY: Final = f"{PATH}.0"
 LAST_KEY: Final = f"{PATH}.1"
+ANOTHERS: Final = "null"
+"""What a fork has in the place of a compensation that it took over: its calls were the old job's, which undoes them."""
 LOSSES: Final = 3
 """Workers that one compensation may take with it; then it counts as failed."""
 
@@ -71,9 +73,14 @@ def ended_of(stored: Stored) -> Ended:
     return Ended(*cast("list[Any]", decode(cast("str", stored.result))))
 
 
+def undoes(row: Stored) -> bool:
+    """Answer whether a checkpoint is a compensation that this job is to run."""
+    return row.kind == COMPENSATION and row.result != ANOTHERS
+
+
 def registered(checkpoints: Mapping[str, Stored]) -> list[Registered]:
     """Return the compensations among a job's checkpoints, in the order of the code."""
-    keys = [key for key, row in checkpoints.items() if row.kind == COMPENSATION]
+    keys = [key for key, row in checkpoints.items() if undoes(row)]
     keys.sort(key=lambda key: [int(part) for part in key.split(".")])
     return [
         Registered(number, *cast("list[Any]", decode(cast("str", checkpoints[key].result))))
@@ -100,7 +107,7 @@ def begin(job: Claimed, row: NewCheckpoint, ended: Ended) -> dict[str, Stored] |
 def has_any(job_id: UUID, generation: int) -> bool:
     """Answer whether a job has registered compensations."""
     rows = Checkpoint.objects.using(alias()).filter(job_id=job_id, generation=generation, kind=COMPENSATION)
-    return rows.exists()
+    return rows.exclude(result=ANOTHERS).exists()
 
 
 def being_undone(job_id: UUID, generation: int) -> bool:
@@ -112,6 +119,7 @@ def being_undone(job_id: UUID, generation: int) -> bool:
 def kinds(ids: Collection[UUID], *wanted: str) -> dict[UUID, set[str]]:
     """Return which of these kinds of checkpoints each job has in its present generation, for those that have any."""
     rows = Checkpoint.objects.using(alias()).filter(job_id__in=ids, generation=F("job__generation"), kind__in=wanted)
+    rows = rows.exclude(kind=COMPENSATION, result=ANOTHERS)
     found: dict[UUID, set[str]] = {}
     for job_id, kind in rows.values_list("job_id", "kind").distinct():
         found.setdefault(job_id, set()).add(kind)

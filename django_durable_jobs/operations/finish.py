@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from django.db.models import F, Subquery
+from django.db.models import Case, DateTimeField, F, Subquery, When
+from django.db.models.expressions import Combinable
 
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Claim, Claimed, Completion
@@ -27,6 +29,7 @@ from ..outcomes import (
     Stored,
 )
 from ..states import Status
+from . import reports
 from .database import alias, dialect, jobs
 from .sequences import advance_after_commit
 from .steps import not_held
@@ -134,13 +137,15 @@ def _finish_one(ending: Ending) -> bool:
         case Failed(failure):
             moved = move("fail", this, token=job.token, last_error=failure.error)
         case BackedOff(failure, delay):
-            moved = move("back_off", this, token=job.token, last_error=failure.error, run_at=DatabaseNow() + delay)
+            moved = move("back_off", this, token=job.token, last_error=failure.error, run_at=_due(delay))
         case Snoozed(delay):
-            moved = move("snooze", this, token=job.token, run_at=DatabaseNow() + delay, attempt=F("attempt") - 1)
+            moved = move("snooze", this, token=job.token, run_at=_due(delay), attempt=F("attempt") - 1)
         case Parked():
             moved = park(job, outcome)
         case Cancelled(reason):
             moved = move("stop", this, token=job.token, last_error=reason)
+            if moved:
+                reports.write_cancelled(job.id)
         case Released():
             moved = move("release", this, token=job.token, attempt=F("attempt") - 1)
         case _:
@@ -148,6 +153,12 @@ def _finish_one(ending: Ending) -> bool:
     if moved and isinstance(outcome, Failed | BackedOff):
         record_attempt(ending, outcome.failure)
     return bool(moved)
+
+
+def _due(delay: timedelta) -> Combinable:
+    """Say when the job is due again: one that is to be cancelled at once, so that a worker obeys the order."""
+    ordered = When(cancel_requested_at__isnull=False, then=DatabaseNow())
+    return Case(ordered, default=DatabaseNow() + delay, output_field=DateTimeField())
 
 
 def record_attempt(ending: Ending, failure: Failure) -> None:

@@ -26,7 +26,7 @@ from ..rendering import safe_repr
 from ..states import OPEN
 from .cancel import cancel_all
 from .checkpoints import BEGINNING
-from .compensations import PATH
+from .compensations import ANOTHERS, COMPENSATION, PATH
 from .database import alias, jobs
 from .steps import hold
 
@@ -124,7 +124,10 @@ def leave(job: Claimed, keep: Keep, *, heed: bool = True) -> tuple[Claimed, set[
 
 
 def copy(job_id: UUID, generation: int, keep: Keep, *, to: UUID, as_generation: int) -> set[str]:
-    """Copy checkpoints that ``keep`` names, in the order in which they were stored; return their keys."""
+    """Copy checkpoints that ``keep`` names, in the order in which they were stored; return their keys.
+
+    What undoes calls stays with the job that made them: another one only sees that it was registered.
+    """
     found = _checkpoints(job_id, generation).order_by("id").values_list("id", "key")
     chosen = {id_: key for id_, key in found if keep(key)}
     for ids in _batches(list(chosen)):
@@ -132,6 +135,8 @@ def copy(job_id: UUID, generation: int, keep: Keep, *, to: UUID, as_generation: 
         if len(rows) < len(ids):
             raise JobNotFound(f"Job {job_id} was deleted while its checkpoints were copied.")
         for row in rows:
+            if to != job_id and row.kind == COMPENSATION:
+                row.result = ANOTHERS
             row.pk, row.job_id, row.generation = None, to, as_generation
         Checkpoint.objects.using(alias()).bulk_create(rows)
     return set(chosen.values())

@@ -1,9 +1,9 @@
 """Execution reports: what the tasks of a pipeline's run came to, put together from what the run has recorded.
 
 The report is written when the run ends, by whoever ends it: the run itself under its token; an order that cancels a
-run which does not run; whoever takes a run from its last lost worker. All of it is in the database by then: the
-beginning of the run is the checkpoint ``1``, the n-th try of task k is a checkpoint below ``k + 1``, and parallel
-tasks are children with attempts of their own.
+run which does not run; the worker that cancels one, with its ending; whoever takes a run from its last lost worker.
+All of it is in the database by then: the beginning of the run is the checkpoint ``1``, the n-th try of task k is a
+checkpoint below ``k + 1``, and parallel tasks are children with attempts of their own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ RUN: Final = "run"
 TASK: Final = "task"
 RUN_KEY: Final = "1"
 """The key of a run's beginning; task k has its tries below ``k + 1``."""
+GATHER_KEY: Final = "2.0"
+"""The key of what a parallel run fixes when it begins to gather its tasks."""
 TRY_PARTS: Final = 2
 """Parts of the key of a try; its beginning has one more."""
 
@@ -83,7 +85,10 @@ def write(job_id: UUID, generation: int, outcome: RunOutcome) -> RunReport | Non
     run = cast("dict[str, Any]", decode(begun))
     found = rows.filter(kind__in=(TASK, BEGUN)).values_list("key", "kind", "result")
     recorded = {key: cast("Any", decode(text)) for key, kind, text in found if _is_try(key, kind) and text is not None}
-    children = _children(job_id, generation, run["children"])
+    # In the words of the generation that began it, which another one may have taken over.
+    gathered = rows.filter(key=GATHER_KEY, kind="begun", name="gather").values_list("result", flat=True).first()
+    call = None if gathered is None else cast("dict[str, Any]", decode(gathered))["call"]
+    children = {} if call is None else _children(job_id, call, run["children"])
     tasks = [
         children.get(f"{run['pipeline']}.{name}") or _task(name, _tries(recorded, str(number + 1)))
         for number, name in enumerate(run["tasks"], 1)
@@ -98,6 +103,11 @@ def write(job_id: UUID, generation: int, outcome: RunOutcome) -> RunReport | Non
         },
     )
     return _report(ExecutionReport.objects.using(alias()).get(job_id=job_id))
+
+
+def write_cancelled(job_id: UUID) -> None:
+    """Do the same for a run that its worker cancels; its code may not have run for that, or have ended before."""
+    write(job_id, jobs().values_list("generation", flat=True).get(id=job_id), "cancelled")
 
 
 def read(job_id: UUID) -> RunReport | None:
@@ -148,11 +158,9 @@ def _task(name: str, tries: list[dict[str, Any]]) -> dict[str, Any]:
     return {"name": name, "status": status, "attempts": tries}
 
 
-def _children(job_id: UUID, generation: int, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def _children(job_id: UUID, call: str, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Return the reports of tasks that are jobs of their own, by their definition."""
-    if not names:
-        return {}
-    rows = jobs().filter(parent_id=job_id, definition__in=list(names), parent_call__contains=f" {generation}/")
+    rows = jobs().of_call(job_id, call).filter(definition__in=list(names))
     found = list(rows.values_list("id", "definition", "status", "started_at", "finished_at", "last_error"))
     attempts: dict[UUID, list[dict[str, Any]]] = {}
     failed = Attempt.objects.using(alias()).filter(job_id__in=[row[0] for row in found]).order_by("id")

@@ -30,7 +30,7 @@ from .wake import Group, wake_waiting
 BATCH: Final = 200
 NEEDED: Final = (
     *("id", "definition", "queue", "worker_id", "token", "attempt", "max_attempts", "rescues", "generation"),
-    *("started_at", "parent_id", "parent_call", "sequence_key"),
+    *("started_at", "parent_id", "parent_call", "sequence_key", "cancel_requested_at"),
 )
 
 
@@ -94,7 +94,8 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, undoes: set[str], res
     # The token in the filter is not needed beside the row lock; it is there where a database has no row locks.
     this = jobs().abandoned().filter(id=job.id, token=job.token)
     error = f"WorkerLost: worker {worker_name or job.worker_id} was lost while it held this job"
-    if not alone:
+    # One that is to be cancelled runs no code any more: a worker undoes what is to be undone, and cancels it.
+    if not alone or (job.cancel_requested_at is not None and ENDING not in undoes):
         if move("rescue", this, rescues=F("rescues") + 1, attempt=F("attempt") - 1):
             result.returned.append(job.id)
         return

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from django_durable_jobs import Backoff, acall, call, cancel, retry, sleep
+from django_durable_jobs import Backoff, Snooze, acall, call, cancel, retry, sleep
 from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.errors import JobCancelled, JobNotFound, TransitionRefused
 from django_durable_jobs.ids import new_job_id
 from django_durable_jobs.models import Attempt, Job
 from django_durable_jobs.operations.cancel import cancelled_jobs_of
-from django_durable_jobs.outcomes import Cancelled, Completed, Released
+from django_durable_jobs.outcomes import BackedOff, Cancelled, Completed, Released, Snoozed
 from django_durable_jobs.states import FINAL, OPEN, Status
 from tests.durable.running import COMMITS, Runner, row
 from tests.factories import make_job, present
@@ -137,6 +137,29 @@ def test_an_order_that_comes_while_the_job_parks_is_not_slept_over(runner: Runne
     assert isinstance(runner.attempt(), Cancelled)
     assert row(here).status == "cancelled"
     assert LEDGER == ["first"]
+
+
+@pytest.mark.parametrize("error", [OSError("broken"), Snooze(timedelta(days=1))])
+def test_an_order_that_the_code_did_not_notice_is_not_left_lying(runner: Runner, error: Exception) -> None:
+    def script() -> None:
+        elsewhere(lambda: cancel(here.id))
+        raise error
+
+    here = runner.enqueue(script, backoff=Backoff.fixed(timedelta(hours=1)))
+    assert isinstance(runner.attempt(), BackedOff | Snoozed)
+    assert row(here).status == "pending"  # promoted at once
+    assert isinstance(runner.attempt(), Cancelled)
+    assert row(here).status == "cancelled"
+
+
+def test_a_job_that_was_lost_with_an_order_in_its_last_attempt_is_cancelled(runner: Runner) -> None:
+    here = runner.enqueue(untouched, retries=0)
+    job = runner.claim()
+    cancel(here.id)
+    runner.lose(job)
+    assert (row(here).status, row(here).attempt) == ("pending", 0)
+    assert isinstance(runner.attempt(rescued=True), Cancelled)
+    assert row(here).status == "cancelled"
 
 
 @pytest.mark.parametrize("kind", ["released", "rescued"])

@@ -19,6 +19,7 @@ from django_durable_jobs import (
     cancel,
     compensate,
     durable_job,
+    faults,
     gather,
     registry,
     retry,
@@ -32,6 +33,7 @@ from django_durable_jobs.operations.compensations import LOSSES
 from django_durable_jobs.operations.rescue import rescue
 from django_durable_jobs.outcomes import BackedOff, Cancelled, Completed, Failed, Lost, Parked, Released
 from tests.durable.running import COMMITS, LEASE, NOW, Runner, killed_at, row, stored
+from tests.waiting import elsewhere
 
 pytestmark = COMMITS
 
@@ -410,6 +412,79 @@ def test_a_running_job_that_is_cancelled_is_undone(runner: Runner, kind: str) ->
     assert "book car" not in LEDGER
     assert row(job).status == "cancelled"
     assert "cancelled by an order" in (row(job).last_error or "")
+
+
+def test_an_order_between_a_call_and_its_compensation_leaves_nothing_that_is_not_undone(runner: Runner) -> None:
+    def script() -> None:
+        call(book_while_cancelled)
+        compensate(unbook, "flight")
+        LEDGER.append("never")
+
+    def book_while_cancelled() -> None:
+        book("flight")
+        elsewhere(lambda: cancel(job.id))
+
+    job = runner.enqueue(script)
+    assert isinstance(runner.attempt(), Cancelled)
+    assert LEDGER == ["book flight", "unbook flight"]
+    assert row(job).status == "cancelled"
+
+
+def test_an_order_that_only_the_database_knows_of_does_not_keep_a_compensation_out(runner: Runner) -> None:
+    def script() -> None:
+        call(book, "flight")
+        elsewhere(lambda: cancel(job.id))
+        compensate(unbook, "flight")
+        call(book, "hotel")
+        call(book, "never")
+
+    job = runner.enqueue(script)
+    assert isinstance(runner.attempt(), Cancelled)
+    assert LEDGER == ["book flight", "book hotel", "unbook flight"]
+
+
+@pytest.mark.parametrize("in_branch", [False, True])
+def test_an_order_that_the_result_of_an_async_call_brings_leaves_nothing_that_is_not_undone(
+    runner: Runner, in_branch: bool
+) -> None:
+    async def async_script() -> None:
+        await asyncio.gather(acall(branch)) if in_branch else await branch()
+        LEDGER.append("never")
+
+    async def branch() -> None:
+        await acall(book_while_cancelled)
+        await acompensate(unbook, "flight")
+        await asyncio.sleep(3600)
+
+    def book_while_cancelled() -> None:
+        book("flight")
+        cancel(job.id)
+
+    job = runner.enqueue(async_script)
+    assert isinstance(runner.attempt(), Cancelled)
+    assert LEDGER == ["book flight", "unbook flight"]
+
+
+@pytest.mark.parametrize("when", ["before it begins", "while it is stored"])
+def test_an_order_does_not_keep_an_async_job_from_registering(runner: Runner, when: str) -> None:
+    async def async_script() -> None:
+        await acall(book, "flight")
+        if when == "before it begins":
+            runner.leases.cancel(job.id)  # strikes the task at its next wait
+        await acompensate(unbook, "flight")
+        LEDGER.append("never")
+
+    def hook(where: str) -> None:
+        if where == "before-step" and when == "while it is stored":
+            runner.leases.cancel(job.id)
+
+    job = runner.enqueue(async_script)
+    faults.install(hook)
+    try:
+        assert isinstance(runner.attempt(), Cancelled)
+    finally:
+        faults.install(None)
+    assert LEDGER == ["book flight", "unbook flight"]
 
 
 @pytest.mark.parametrize("state", ["waiting", "retrying", "pending"])

@@ -13,19 +13,23 @@ from django_durable_jobs import (
     Determinism,
     JobHandle,
     JobNotFound,
+    NoRetry,
     OptionError,
     SerializationError,
     TransitionRefused,
     UnknownDefinition,
     call,
+    cancel,
+    compensate,
     current_job,
     durable_job,
     fork,
+    retry,
 )
 from django_durable_jobs.dialects.now import DatabaseNow
 from django_durable_jobs.models import Checkpoint, Job, Message, Queue
 from django_durable_jobs.operations import generations
-from django_durable_jobs.outcomes import Completed
+from django_durable_jobs.outcomes import Completed, Failed
 from django_durable_jobs.states import Status
 from tests.durable.running import COMMITS, Runner, row
 from tests.factories import make_checkpoint, make_job, present
@@ -183,6 +187,49 @@ def test_nothing_that_compensations_have_undone_is_taken_over() -> None:
         fork(old, from_call="2")
     assert Job.objects.count() == 1
     assert keys(fork(old)) == []
+
+
+@durable_job(name="tests.fork.undo")
+def undo(what: str) -> None:
+    RAN.append(f"undo {what}")
+
+
+def test_what_undoes_the_calls_that_were_taken_over_stays_with_the_old_job(runner: Runner) -> None:
+    goes_wrong = False
+
+    def script() -> None:
+        call(step, "flight")
+        compensate(undo, "flight")
+        call(step, "hotel")
+        compensate(undo, "hotel")
+        if goes_wrong:
+            raise NoRetry("no")
+
+    old = runner.enqueue(script)
+    runner.attempt()
+    goes_wrong = True
+    new = fork(old.id, from_call="3")
+    assert isinstance(runner.attempt(), Failed)
+    assert RAN == ["flight", "hotel", "hotel", "undo hotel"]
+    assert keys(new) == ["1", "2", "3", "4", "c.0", "c.1"]
+    RAN.clear()
+    last = fork(old.id, from_call="5")
+    assert isinstance(runner.attempt(), Failed)
+    assert (RAN, keys(last)) == ([], ["1", "2", "3", "4"])
+    goes_wrong = False
+    retry(last.id)
+    assert isinstance(runner.attempt(), Completed)
+    assert RAN == []
+
+
+def test_a_fork_with_nothing_of_its_own_to_undo_is_cancelled_at_once(runner: Runner) -> None:
+    def script() -> None:
+        compensate(undo, "flight")
+
+    old = runner.enqueue(script)
+    runner.attempt()
+    new = fork(old.id, from_call="2")
+    assert cancel(new.id).cancelled == [new.id]
 
 
 def test_messages_and_children_stay_with_the_old_job() -> None:

@@ -31,6 +31,7 @@ from django_durable_jobs.operations.reports import RunReport
 from django_durable_jobs.operations.rescue import rescue
 from django_durable_jobs.outcomes import BackedOff, Cancelled, Completed, Failed, Parked
 from tests.durable.running import COMMITS, LEASE, Runner, killed_at, row, stored
+from tests.waiting import elsewhere
 
 pytestmark = COMMITS
 
@@ -372,6 +373,46 @@ def test_a_run_that_waits_is_cancelled_at_once_and_says_so(runner: Runner) -> No
     job = PATIENT.enqueue("monday")
     assert isinstance(runner.attempt(), Parked)
     cancel(job.id)
+    report = job.report()
+    assert report is not None
+    assert (report.outcome, _statuses(report)) == ("cancelled", [("load", "failed", 1)])
+
+
+@pytest.mark.parametrize("on_failure", ["fail_fast", "retry_on_failure"])
+def test_a_run_that_is_ordered_to_end_when_its_code_is_over_says_so(runner: Runner, on_failure: str) -> None:
+    """It parks between two tries, or backs off."""
+    FAIL["load"] = 3
+    job = (PATIENT if on_failure == "fail_fast" else PIPELINES["sync", on_failure]).enqueue("monday")
+    claimed = runner.claim()
+    outcome = runner.run(claimed)
+    assert isinstance(outcome, Parked | BackedOff)
+    cancel(job.id)
+    runner.finish(claimed, outcome)
+    assert isinstance(runner.attempt(), Cancelled)
+    report = job.report()
+    assert report is not None
+    assert (report.outcome, [task.name for task in report.failures]) == ("cancelled", ["load"])
+
+
+def test_a_run_that_is_to_be_cancelled_and_loses_its_worker_says_so(runner: Runner) -> None:
+    job = PIPELINES["sync", "continue"].enqueue("monday")
+    ORDERS["extract"] = lambda: elsewhere(lambda: cancel(job.id))
+    runner.attempt_until_killed("before-checkpoint", at=2)  # the first is that of on_start
+    assert isinstance(runner.attempt(rescued=True), Cancelled)
+    report = job.report()
+    assert report is not None
+    assert (report.outcome, _statuses(report)[0]) == ("cancelled", ("extract", "interrupted", 1))
+
+
+def test_a_waiting_run_that_is_undone_when_it_is_cancelled_says_so(runner: Runner) -> None:
+    FAIL["load"] = 1
+    ORDERS["load"] = lambda: compensate(undo, "load")
+    job = PATIENT.enqueue("monday")
+    assert isinstance(runner.attempt(), Parked)
+    cancel(job.id)
+    assert (row(job).status, job.report()) == ("pending", None)
+    assert isinstance(runner.attempt(), Cancelled)
+    assert LEDGER == ["load", "undo load"]
     report = job.report()
     assert report is not None
     assert (report.outcome, _statuses(report)) == ("cancelled", [("load", "failed", 1)])

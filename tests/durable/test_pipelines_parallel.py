@@ -12,7 +12,7 @@ from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.durable.handle import JobHandle
 from django_durable_jobs.models import Job
 from django_durable_jobs.operations.reports import RunReport
-from django_durable_jobs.outcomes import BackedOff, Parked
+from django_durable_jobs.outcomes import BackedOff, Completed, Failed, Failure, Parked
 from tests.durable.family import run_all
 from tests.durable.running import COMMITS, Runner, row
 
@@ -157,6 +157,44 @@ def test_a_waiting_run_is_cancelled_with_its_tasks(runner: Runner) -> None:
     assert row(job).status == "cancelled"
     assert _report(job).outcome == "cancelled"
     assert set(Job.objects.filter(parent_id=job.id).values_list("status", flat=True)) == {"cancelled"}
+
+
+def test_a_run_that_goes_on_behind_its_tasks_still_reports_them(runner: Runner) -> None:
+    """A new generation takes over what was gathered in the old one."""
+    job = PIPELINES["fail_fast"].enqueue("monday")
+    for _ in range(4):
+        runner.attempt()
+    claimed = runner.claim()
+    assert isinstance(runner.run(claimed), Completed)
+    runner.finish(claimed, Failed(Failure("the end was lost", "")))
+    retry(job.id, from_call="3")
+    assert isinstance(runner.attempt(), Completed)
+    assert row(job).generation == 1
+    assert _statuses(job) == [(name, "completed", 1) for name in ("left", "middle", "right")]
+
+
+def test_a_run_whose_tasks_are_gathered_anew_reports_the_new_ones(runner: Runner) -> None:
+    FAIL["middle"] = 2
+    job = PIPELINES["fail_fast"].enqueue("monday")
+    run_all(runner)
+    assert row(job).status == "failed"
+    retry(job.id, from_call="2")
+    run_all(runner)
+    assert (row(job).status, row(job).generation) == ("completed", 1)
+    assert _statuses(job) == [(name, "completed", 1) for name in ("left", "middle", "right")]
+    assert Job.objects.filter(parent_id=job.id).count() == 6
+
+
+def test_a_run_that_is_cancelled_while_it_parks_says_so(runner: Runner) -> None:
+    job = PIPELINES["fail_fast"].enqueue("monday")
+    claimed = runner.claim()
+    outcome = runner.run(claimed)
+    assert isinstance(outcome, Parked)
+    cancel(job.id)
+    runner.finish(claimed, outcome)
+    runner.attempt()
+    assert (row(job).status, _report(job).outcome) == ("cancelled", "cancelled")
+    assert _statuses(job) == [(name, "not_started", 0) for name in ("left", "middle", "right")]
 
 
 @modes

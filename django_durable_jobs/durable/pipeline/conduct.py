@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from ...errors import JobCancelled, NoRetry, Snooze
+from ...errors import NoRetry, Snooze
 from ..frames import calling_frame
 from ..running import MISUSE, Call, body, body_in_time, recorded_async, store, store_async
 from ..running import run_async as call_async
@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 def run_sync(pipeline: Pipeline, /, *args: Any, **kwargs: Any) -> str:
     """Run a pipeline in the thread of its job; returns its outcome."""
     run = Running(pipeline, calling_frame(f"Pipeline {pipeline.name}", None), args, kwargs)
-    try:
-        return _whole(run)
-    except JobCancelled:
-        run.write("cancelled")
-        raise
-
-
-def _whole(run: Running) -> str:
     try:
         run.begin()
         _hook(run, run.start_hook())
@@ -87,15 +79,6 @@ def _hook(run: Running, call: Call | None) -> None:
 async def run_async(pipeline: Pipeline, /, *args: Any, **kwargs: Any) -> str:
     """Run a pipeline with async tasks in the task of its job."""
     run = Running(pipeline, calling_frame(f"Pipeline {pipeline.name}", asyncio.current_task()), args, kwargs)
-    try:
-        return await _awhole(run)
-    except (JobCancelled, asyncio.CancelledError):
-        if isinstance(run.job.why, JobCancelled):
-            await run.helpers.run(lambda: run.write("cancelled"))
-        raise
-
-
-async def _awhole(run: Running) -> str:
     run_in_thread = run.helpers.run
     try:
         await run_in_thread(run.begin)
