@@ -48,12 +48,13 @@ def lowest_id_at(instant: datetime) -> UUID:
     return UUID(int=max(0, int(instant.timestamp() * 1000)) << 80)
 
 
-def idempotency_key(job_id: UUID, call_key: str) -> UUID:
-    """Derive the key that outside systems may use to recognise a repeated call.
+def idempotency_key(job_id: UUID, call_key: str = "", name: str = "", generation: int = 0) -> UUID:
+    """Derive the key that outside systems may use to recognise a repeated call; without a call, the job's own.
 
-    The same job and call give the same key in every attempt, on every host.
+    The same job, call and generation give the same key in every attempt, on every host. The place alone would not
+    do: after a change of the code, or in a later generation, another call may stand there.
     """
-    return uuid.uuid5(CALL_NAMESPACE, f"{job_id}/{call_key}")
+    return uuid.uuid5(CALL_NAMESPACE, f"{job_id}/{call_key}" + (f"/{generation}/{name}" if call_key else ""))
 
 
 def parse_id(value: object) -> UUID | None:

@@ -114,7 +114,9 @@ def idempotency_key() -> UUID:
     """Return the key of the durable call or step that is running here, the same in every attempt.
 
     Hand it to outside systems that recognise repeated requests. Outside of a call it is the job's own key,
-    ``current_job().idempotency_key``. Every other call of the job, and every other job, has another one.
+    ``current_job().idempotency_key``. Every other call of the job, and every other job, has another one; so has a
+    call that runs again in a new generation of checkpoints, as after ``retry(job, from_call=...)``.
     """
     frame = current_frame("idempotency_key()")
-    return ids.idempotency_key(frame.job.id, frame.path)
+    # Asked now: code that leaves the recorded way inside this call goes on in the generation of later attempts.
+    return ids.idempotency_key(frame.job.id, frame.path, frame.name, frame.job.row.generation)

@@ -84,7 +84,7 @@ class Call(Point):
         """Make the frame in which the function runs; each repeat begins to count anew."""
         around = self.frame
         around.job.history.note_body_begins(self.key)
-        self.body = frame = Frame(around.job, self.inner, self.key, around.depth + 1)
+        self.body = frame = Frame(around.job, self.inner, self.key, around.depth + 1, self.name)
         frame.deadline = around.deadline
         if self.timeout is not None:
             mine = around.job.after(self.timeout.total_seconds())

@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 from django.db import transaction
-from django.db.models import Q, QuerySet
-from django.db.models.functions import Substr
+from django.db.models import BigIntegerField, Q, QuerySet, Value
+from django.db.models.functions import Cast, StrIndex, Substr
 
 from ..conf import get_settings
 from ..dialects.now import DatabaseNow
@@ -38,8 +38,6 @@ from .wake import EVENT, SEVERAL, _wake
 
 BATCH: Final = 500
 LONGEST_KEY: Final = 200
-DIGITS: Final = 24
-"""Characters at the beginning of a stored event in which its number is found."""
 FORGOTTEN: Final = timedelta(seconds=5)
 """After this time nobody calls any more for an event that he has emitted."""
 
@@ -165,7 +163,9 @@ def take_event(job: Claimed, channel: Channel, key: str) -> str | None:
     had = Checkpoint.objects.using(alias()).filter(
         job_id=job.id, generation=job.generation, kind="event", name=channel.label, result__isnull=False
     )
-    numbers = [int(text[1:].partition(",")[0]) for text in had.values_list(Substr("result", 1, DIGITS), flat=True)]
+    # In the database: a job may have had more of them than a statement takes parameters.
+    digits = Substr("result", 2, StrIndex("result", Value(",")) - 2)
+    numbers = had.values_list(Cast(digits, BigIntegerField()), flat=True)
     created = jobs().filter(id=job.id).values_list("created_at", flat=True).get()
     new = _events(channel).filter(created_at__gte=created).exclude(id__in=numbers)
     first = new.order_by("created_at", "id").values_list("id", "payload").first()

@@ -23,6 +23,8 @@ from .database import alias, dialect, jobs
 from .delete import erase
 
 WINDOW: Final = 1000
+BEYOND: Final = 2**63 - 1
+"""Greater than the number of any event."""
 WORKERS_KEPT: Final = timedelta(days=1)
 
 
@@ -72,14 +74,29 @@ def prune_workers() -> int:
     return old.exclude(id__in=holding).delete()[0]
 
 
-def prune_events() -> bool:
-    """Delete up to 1,000 events past their retention, the oldest; answer whether there may be more of them."""
-    kept = get_settings().retention_events
-    # By id, as that is the order in which they came: those that are kept are not looked at.
-    events = Message.objects.using(alias()).filter(job=None).order_by("id")
-    rows = list(events.values_list("id", "created_at")[:WINDOW])
-    before = dialect().now() - kept
-    past = [number for number, created in rows if created < before]
+def prune_events(after: tuple[str, int] | None) -> tuple[str, int] | None:
+    """Look at up to 1,000 events beyond ``after`` and delete those past their retention.
+
+    Returns where to go on; ``None`` when all were looked at. Events of one name are looked at in the order in which
+    they came, up to the first ones that are kept.
+    """
+    before = DatabaseNow() - get_settings().retention_events
+    # In the order of the index of messages by jobs, in which events, which have none, stand together: by their ids
+    # alone they stand among all the messages to jobs. Databases with partial indexes use it for the whole order only,
+    # MariaDB sorts unless what is the same in all rows is left out.
+    events = Message.objects.using(alias()).filter(job=None)
+    order = ("job_id", "name", "id") if dialect().has_partial_indexes else ("name", "id")
+    found = events.order_by(*order).values_list("name", "id")
+    rows: list[tuple[str, int]] = []
+    if after is not None:
+        rows += found.filter(name=after[0], id__gt=after[1])[:WINDOW]
+        found = found.filter(name__gt=after[0])
+    rows += found[: WINDOW - len(rows)]
+    looked_at = events.filter(id__in=[number for _name, number in rows])
+    past = set(looked_at.filter(created_at__lt=before).values_list("id", flat=True))
     if past:
-        events.order_by().filter(id__in=past)._raw_delete(alias())
-    return len(past) == WINDOW
+        events.filter(id__in=past)._raw_delete(alias())
+    if len(rows) < WINDOW:
+        return None
+    name, number = rows[-1]
+    return name, number if number in past else BEYOND

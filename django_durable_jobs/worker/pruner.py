@@ -24,15 +24,18 @@ class Pruner:
     def __init__(self) -> None:
         """Begin at the oldest job."""
         self._after: UUID | None = None
+        self._event: tuple[str, int] | None = None
 
     def run_once(self) -> float:
-        """Look at one window."""
-        deleted, self._after = prune(self._after)
-        if deleted:
-            logger.info("%d finished jobs were deleted by retention", deleted)
-        if self._after is not None:
-            return BETWEEN_WINDOWS
-        if prune_events():
+        """Look at one window: of jobs, and when these are through, of events."""
+        if self._event is None:
+            deleted, self._after = prune(self._after)
+            if deleted:
+                logger.info("%d finished jobs were deleted by retention", deleted)
+            if self._after is not None:
+                return BETWEEN_WINDOWS
+        self._event = prune_events(self._event)
+        if self._event is not None:
             return BETWEEN_WINDOWS
         prune_workers()
         prune_coalescing()

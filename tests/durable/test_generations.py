@@ -11,17 +11,22 @@ from django_durable_jobs import (
     ApprovalExpired,
     Determinism,
     JobHandle,
+    NoRetry,
     acall,
     approve,
     atomic_step,
     call,
+    compensate,
+    current_job,
     durable_job,
     fork,
     gather,
     get_version,
+    idempotency_key,
     pending_approvals,
     retry,
     send_message,
+    sleep,
     wait_for_approval,
     wait_for_message,
 )
@@ -220,3 +225,97 @@ def test_a_version_that_was_recorded_holds_in_the_new_generation(runner: Runner)
     SCRIPTS["script"] = lambda: [call(note, "1"), call(note, "2"), get_version("change", 0, 2), call(note, "3")]
     assert runner.attempt() == Completed('["1","2",1,"3"]')
     assert RAN == ["2", "3"]
+
+
+# Keys for outside systems -------------------------------------------------------------------------------------
+
+
+def charge(what: str) -> str:
+    RAN.append(f"{what} {idempotency_key()}")
+    return what
+
+
+def give_back(what: str) -> str:
+    RAN.append(f"{what} {idempotency_key()}")
+    return what
+
+
+@durable_job(name="tests.generations.undo", backoff=NOW)
+def undo(what: str) -> None:
+    RAN.append(f"undo {what}")
+
+
+def keys(what: str) -> list[str]:
+    return [entry.rpartition(" ")[2] for entry in RAN if entry.startswith(f"{what} ")]
+
+
+def test_another_call_at_the_same_place_has_another_key(runner: Runner) -> None:
+    def before() -> None:
+        call(charge, "first")
+        sleep(3600)
+
+    def after() -> None:
+        call(give_back, "second")
+
+    job = runner.enqueue(before, determinism=Determinism.BEST_EFFORT)
+    runner.attempt()
+    SCRIPTS[before.__name__] = after
+    runner.wake(job)
+    assert isinstance(runner.attempt(), Completed)
+    assert keys("first") != keys("second")
+
+
+def test_another_call_has_another_key_although_nothing_was_recorded(runner: Runner) -> None:
+    def before() -> None:
+        call(charge, "first")
+
+    def after() -> None:
+        call(give_back, "second")
+
+    job = runner.enqueue(before)
+    runner.attempt_until_killed("before-checkpoint")
+    SCRIPTS[before.__name__] = after
+    assert isinstance(runner.attempt(rescued=True), Completed)
+    assert row(job).generation == 0
+    assert keys("first") != keys("second")
+
+
+@pytest.mark.parametrize("kind", [call, acall], ids=["sync", "async"])
+def test_a_call_that_is_run_again_from_has_another_key_and_keeps_that(runner: Runner, kind: Any) -> None:
+    def script() -> None:
+        call(charge, "kept")
+        call(charge, "again")
+        raise NoRetry("in the end")
+
+    async def ascript() -> None:
+        await acall(charge, "kept")
+        await acall(charge, "again")
+        raise NoRetry("in the end")
+
+    job = runner.enqueue(script if kind is call else ascript)
+    runner.attempt()
+    retry(job.id, from_call="2")
+    runner.attempt_until_killed("before-checkpoint")
+    runner.attempt(rescued=True)
+    assert row(job).generation == 1
+    assert len(keys("kept")) == 1
+    first, second, second_again = keys("again")
+    assert second == second_again != first
+
+
+def test_a_call_that_was_undone_has_another_key_when_it_is_made_again(runner: Runner) -> None:
+    job_keys = []
+
+    def script() -> None:
+        job_keys.append(current_job().idempotency_key)
+        compensate(undo, call(charge, "first"))
+        if len(job_keys) == 1:
+            raise NoRetry("in the end")
+
+    job = runner.enqueue(script)
+    runner.attempt()
+    retry(job.id)
+    assert isinstance(runner.attempt(), Completed)
+    first, second = keys("first")
+    assert first != second
+    assert job_keys[0] == job_keys[1]
