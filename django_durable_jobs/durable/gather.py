@@ -15,7 +15,7 @@ from uuid import UUID
 
 from ..errors import NonDeterminism, OptionError, TooDeep
 from ..operations import children
-from ..operations.checkpoints import BEGINNING, BEGUN
+from ..operations.checkpoints import BEGINNING, BEGUN, fixed_by
 from ..operations.enqueue import prepare
 from ..operations.wake import LONGEST, children_wait
 from ..serialization import decode
@@ -23,7 +23,7 @@ from ..states import Status
 from .family import Plan, Strategy, Threshold, Wait, deadline_of, form
 from .job import Invocation
 from .lines import code_line
-from .points import Point, elsewhere, fixed_by, here
+from .points import Point, elsewhere, here
 from .results import ChildResult, Results
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _outcome(point: Point, plan: Plan) -> Stored:
 
 def _begun(point: Point) -> dict[str, Any] | None:
     stored = point.job.history.find(f"{point.key}{BEGINNING}", point.name, BEGUN)
-    return None if stored is None else cast("dict[str, Any]", fixed_by(stored))
+    return None if stored is None else cast("dict[str, Any]", fixed_by(cast("str", stored.result)))
 
 
 def _compare(point: Point, plan: Plan, recorded: list[list[Any]]) -> None:

@@ -17,7 +17,7 @@ from ..conf import get_settings
 from ..definitions import check_timeout
 from ..errors import JobCancelled, OpenTransaction, Parking, TimedOut, TooDeep
 from ..faults import fault
-from ..operations.checkpoints import BEGINNING, BEGUN, Stored
+from ..operations.checkpoints import BEGINNING, BEGUN, Stored, fixed_by
 from ..operations.compensations import COMPENSATION
 from ..operations.connections import opened, transaction_open
 from ..operations.database import dialect
@@ -149,7 +149,7 @@ class Point:
             row = self.job.history.checkpoint(key, self.name, BEGUN)
             # With the kind: a wait of another kind and the same name is another call.
             stored = cast("Stored", self._once(row, lambda: stored_form([self.kind, decide()])))
-        return fixed_by(stored)
+        return fixed_by(cast("str", stored.result))
 
     def give_up(self) -> None:
         """Note, in a transaction, that this attempt gets an error here: should it end by it, see ``anew``."""
@@ -205,11 +205,6 @@ class Point:
         else:
             history.note_stored([*before, row._replace(result=stored.result, error=stored.error)])
         return stored
-
-
-def fixed_by(beginning: Stored) -> Any:
-    """Return what a call fixed when it began."""
-    return cast("list[Any]", decode(cast("str", beginning.result)))[1]
 
 
 def stored_form(value: object, what: str = "value") -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from ..clock import SYSTEM, Clock
 from ..dialects.rows import NewCheckpoint, Saved
 from ..errors import LeaseLost
 from ..models import Checkpoint
+from ..serialization import decode
 from .connections import OwnConnection
 from .database import alias, dialect
 
@@ -38,6 +39,11 @@ class Stored(NamedTuple):
         """Which kind of call has begun here, if this is what one fixed at its beginning: ``["message", ...]``."""
         head, _quote, rest = (self.result or "").partition('"')
         return rest.partition('"')[0] if head == "[" else ""
+
+
+def fixed_by(beginning: str) -> Any:
+    """Read what a call fixed when it began: stored as the kind of the call, and what was fixed."""
+    return cast("list[Any]", decode(beginning))[1]
 
 
 def save(rows: Sequence[NewCheckpoint]) -> Saved:

@@ -19,7 +19,7 @@ from ..dialects.now import DatabaseNow
 from ..models import Attempt, Checkpoint, ExecutionReport
 from ..serialization import decode
 from ..states import FINAL, Status
-from .checkpoints import BEGINNING, BEGUN
+from .checkpoints import BEGINNING, BEGUN, fixed_by
 from .database import alias, jobs
 
 RUN: Final = "run"
@@ -84,11 +84,14 @@ def write(job_id: UUID, generation: int, outcome: RunOutcome) -> RunReport | Non
         return None
     run = cast("dict[str, Any]", decode(begun))
     found = rows.filter(kind__in=(TASK, BEGUN)).values_list("key", "kind", "result")
-    recorded = {key: cast("Any", decode(text)) for key, kind, text in found if _is_try(key, kind) and text is not None}
+    recorded: dict[str, Any] = {
+        key: fixed_by(text) if kind == BEGUN else decode(text)
+        for key, kind, text in found
+        if _is_try(key, kind) and text is not None
+    }
     # In the words of the generation that began it, which another one may have taken over.
-    gathered = rows.filter(key=GATHER_KEY, kind="begun", name="gather").values_list("result", flat=True).first()
-    call = None if gathered is None else cast("dict[str, Any]", decode(gathered))["call"]
-    children = {} if call is None else _children(job_id, call, run["children"])
+    gathered = rows.filter(key=GATHER_KEY, kind=BEGUN, name="gather").values_list("result", flat=True).first()
+    children = {} if gathered is None else _children(job_id, fixed_by(gathered)["call"], run["children"])
     tasks = [
         children.get(f"{run['pipeline']}.{name}") or _task(name, _tries(recorded, str(number + 1)))
         for number, name in enumerate(run["tasks"], 1)
@@ -136,7 +139,7 @@ def _tries(recorded: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
     mine = sorted((key for key in keys if key.partition(".")[0] == path), key=lambda key: int(key.partition(".")[2]))
     tries = []
     for number, key in enumerate(mine, 1):
-        (_kind, begun), ended = recorded.get(f"{key}{BEGINNING}") or (TASK, None), recorded.get(key)
+        begun, ended = recorded.get(f"{key}{BEGINNING}"), recorded.get(key)
         tries.append(
             {
                 "number": number,
