@@ -8,16 +8,17 @@ parent in between. How the parent is woken stands in ``wake``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db.models import Q
 
 from ..conf import get_settings
 from ..dialects.rows import Claimed, NewJob
-from ..errors import TooDeep, TransitionRefused
+from ..errors import OptionError, TooDeep, TransitionRefused
 from ..ids import new_job_id
 from ..querysets.jobs import JobQuerySet
+from ..rendering import safe_repr
 from ..states import OPEN, Status
 from .cancel import cancel_all
 from .compensations import generation_of_a_retry
@@ -51,8 +52,10 @@ class Failing(NamedTuple):
 def spawn(parent: Claimed, call: str, prepared: Sequence[NewJob]) -> None:
     """Store the children of a call; their ids sort in the order in which they are given.
 
-    Raises ``TooDeep`` when the parent is a child of children, and so on, for as many levels as the setting allows.
+    Raises ``TooDeep`` when the parent is a child of children, and so on, for as many levels as the setting allows, and
+    ``OptionError`` for a child of a sequence that a job above it belongs to: each would wait for the other's end.
     """
+    _refuse_lines_of_ancestors(parent, {(job.more or {}).get("sequence_key") for job in prepared} - {None})
     depth = (jobs().values_list("depth", flat=True).get(id=parent.id) or 0) + 1
     limit = get_settings().child_depth
     if depth > limit:
@@ -63,6 +66,17 @@ def spawn(parent: Claimed, call: str, prepared: Sequence[NewJob]) -> None:
     born = {"parent_id": parent.id, "parent_call": call, "depth": depth}
     ids = sorted(new_job_id() for _ in prepared)
     insert([job._replace(id=id_, more={**(job.more or {}), **born}) for id_, job in zip(ids, prepared, strict=True)])
+
+
+def _refuse_lines_of_ancestors(parent: Claimed, keys: set[Any]) -> None:
+    above: UUID | None = parent.id
+    while keys and above is not None:
+        key, above = jobs().values_list("sequence_key", "parent_id").get(id=above)
+        if key in keys:
+            raise OptionError(
+                f"A child of job {parent.id} ({parent.definition}) has the sequence_key {safe_repr(key, 80)} of a job "
+                "above it: it would wait for the end of that job, which waits for its children. Give it another key."
+            )
 
 
 def first_failing(parent_id: UUID, call: str) -> Failing | None:

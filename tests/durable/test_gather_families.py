@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext, override_settings
 
-from django_durable_jobs import TransitionRefused, agather, cancel, durable_job, gather, retry
+from django_durable_jobs import TransitionRefused, agather, call, cancel, durable_job, gather, retry
 from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.dialects.rows import Claimed
 from django_durable_jobs.durable.frames import current_job
@@ -323,3 +323,22 @@ def test_a_child_that_runs_again_waits_for_its_turn_in_its_sequence(runner: Runn
     assert row(following).status == "completed"
     run_all(runner)
     assert (row(job).status, present(child).status) == ("completed", "completed")
+
+
+def in_line_behind_itself() -> None:
+    call(gather_below)
+
+
+def gather_below() -> None:
+    gather(double.using(sequence_key="family").s(1))
+
+
+@pytest.mark.parametrize("script", [in_line_behind_itself, gather_below])
+def test_n33_a_child_that_would_wait_for_a_job_above_it_is_refused(runner: Runner, script: Any) -> None:
+    job = runner.enqueue(script, sequence_key="family")
+    outcome = runner.attempt()
+    while isinstance(outcome, BackedOff):
+        outcome = runner.attempt()
+    assert isinstance(outcome, Failed)
+    assert "sequence_key 'family' of a job above it" in outcome.failure.error
+    assert not Job.objects.filter(parent=job.id).exists()
