@@ -12,6 +12,8 @@ from ..operations.sequences import advance_forgotten
 from ..operations.wake import wake_forgotten
 from .options import WorkerOptions
 
+NET: Final = 6
+"""Rescue intervals between two looks: who ends a wait wakes the job himself, unless he dies in that moment."""
 BETWEEN_LOOKS_AT_SEQUENCES: Final = 30.0
 """Seconds; the look passes over every job that is lined up."""
 
@@ -29,11 +31,11 @@ class Waker:
         self._sequences_at = -math.inf
 
     def run_once(self) -> float:
-        """Wake up to 200 jobs, and those that wait for an event; come back after the rescue interval."""
+        """Wake up to 200 jobs, and those that wait for an event; come back after six rescue intervals."""
         if wake_forgotten() + announce_forgotten() + self._sequences():
             self._woken()
             return 0.0
-        return self._options.rescue_interval.total_seconds()
+        return NET * self._options.rescue_interval.total_seconds()
 
     def _sequences(self) -> int:
         if self._clock.monotonic() < self._sequences_at:
