@@ -39,12 +39,11 @@ def fill(count: int) -> None:
     Sequence.objects.create(key="one", job_id=Job.objects.filter(status="completed").order_by("id")[0].id)
 
 
-@pytest.mark.parametrize("statistics", ["of an empty table", "fresh"])
-def test_a_long_sequence_goes_on_without_being_read(statistics: str) -> None:
-    analyze()
+def test_a_long_sequence_goes_on_without_being_read() -> None:
+    # Not with the statistics of an empty table, as claims are tested: there PostgreSQL takes the index of all that wait
+    # for as cheap as the primary key, until it analyses the table (after a thousand new rows).
     fill(20_000)
-    if statistics == "fresh":
-        analyze()
+    analyze()
     for number in range(3):
         with counted_work() as work:
             assert advance(["one"]) == 1
