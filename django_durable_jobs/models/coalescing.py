@@ -14,8 +14,9 @@ from .fields import NameField
 class Coalescing(models.Model):
     """The job that answers for a key: until it begins (debounce), or until a time (throttle)."""
 
-    # One text and no further columns: MariaDB locks gaps of any unique index but the primary key.
-    key = NameField(_("key"), max_length=410, primary_key=True, help_text=_("Way, definition and key."))
+    # One text and no further columns: MariaDB locks gaps of any unique index but the primary key. No longer than MySQL
+    # is known to take in a unique column: Django warns every project of more.
+    key = NameField(_("key"), max_length=250, primary_key=True, help_text=_("Way, definition and key."))
     job_id = models.UUIDField(_("job"), null=True)
     until = models.DateTimeField(_("until"), null=True)
 

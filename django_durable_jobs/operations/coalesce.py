@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
@@ -25,6 +26,9 @@ from .enqueue import Request, insert, prepare
 
 NOT_BEGUN: Final = (Status.SCHEDULED, Status.PENDING)
 BATCH: Final = 500
+LONGEST: Final = 250
+"""Characters of a row's key; of a longer one, so many are kept and the rest is told apart by its hash."""
+READABLE: Final = 180
 
 
 def enqueue_once(request: Request) -> tuple[UUID, bool]:
@@ -47,7 +51,8 @@ def _key(request: Request) -> str:
     given = getattr(options, f"{way}_key")
     if given is None:
         return f"{way} {name}"
-    return f"{way} {name} {key_of(given, f'{way}_key', name, request.args, request.kwargs)}"
+    key = f"{way} {name} {key_of(given, f'{way}_key', name, request.args, request.kwargs)}"
+    return key if len(key) <= LONGEST else f"{key[:READABLE]} {sha256(key.encode()).hexdigest()}"
 
 
 def _store_once(request: Request, job: NewJob, key: str) -> tuple[UUID, bool]:

@@ -42,6 +42,11 @@ def refresh(number: int) -> None:
     """Refresh at most once a minute."""
 
 
+@durable_job(name=f"tests.{'n' * 150}", throttle=MINUTE)
+def long_named(number: int) -> None:
+    """Do nothing, under a long name."""
+
+
 def payloads() -> list[str]:
     return list(Job.objects.order_by("id").values_list("payload", flat=True))
 
@@ -231,3 +236,10 @@ def test_options_that_contradict_each_other_are_refused(given: dict[str, Any], s
 def test_options_of_the_function_are_not_taken_by_one_enqueue() -> None:
     with pytest.raises(DefinitionError, match="belongs to the function"):
         refresh.using(chunk=10)  # type: ignore[call-arg]
+
+
+def test_keys_that_differ_only_at_their_end_are_told_apart_however_long() -> None:
+    first, second = (long_named.using(throttle_key="k" * 199 + end) for end in "ab")
+    assert first.enqueue(1).id != second.enqueue(1).id
+    assert first.enqueue(1).existing
+    assert max(map(len, Coalescing.objects.values_list("key", flat=True))) <= 250
