@@ -22,7 +22,7 @@ Moment = Callable[[JobContext], datetime]
 def sleep(delay: timedelta | float) -> None:
     """Let the job wait for ``delay`` (a timedelta or seconds), across restarts, without a slot.
 
-    It goes on within 50 ms after the time where the database notifies, else within one poll. Raises
+    It goes on a few hundredths of a second after the time where the database notifies, else within one poll. Raises
     ``OptionError`` for a delay that is negative, no number or longer than ten years.
     """
     length = _as_delay(delay, "sleep's delay")
