@@ -15,9 +15,9 @@ from django.db import IntegrityError, NotSupportedError, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Greatest
 
-from ..states import TRANSITIONS, Status
+from ..states import CLOCKED, TRANSITIONS, Status
 from .now import DatabaseNow
-from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, NewJob, Saved
+from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, NewJob, Promoted, Saved
 from .transactions import Transactions
 
 if TYPE_CHECKING:
@@ -159,6 +159,43 @@ class Dialect(Transactions):
                 lease_expires_at=None,
             )
         }
+
+    # Due times ----------------------------------------------------------------------------------------------
+
+    def promote(self, most: int, *, notify: bool) -> Promoted:
+        """Move up to ``most`` due jobs to their queues, earliest first, and say when the next one is due.
+
+        Each due job is moved by one of those who try at once.
+        """
+        due_in = self._next_due()
+        if due_in is None or due_in > timedelta(0):
+            return Promoted(0, due_in)
+        return Promoted(self.in_own_transaction(lambda: self._promote(most, notify=notify)), self._next_due())
+
+    def _promote(self, most: int, *, notify: bool) -> int:
+        jobs = self.model("Job").objects.using(self.alias)
+        due = jobs.due().order_by("run_at").select_for_update(skip_locked=self.has_skip_locked)
+        queue_of = dict(due.values_list("id", "queue")[:most])
+        if not queue_of:
+            return 0
+        if notify:
+            self.notify(sorted(set(queue_of.values())))
+        moved: int = (
+            jobs.due()
+            .filter(id__in=sorted(queue_of))
+            # Of a job that waited nobody says any more what for.
+            .update(status=TRANSITIONS["promote"].target.value, waiting_for=None, finished_at=None)
+        )
+        return moved
+
+    def _next_due(self) -> timedelta | None:
+        # Where indexes are not partial, that of due times leads with the status: one look per status reads one row.
+        looks = [CLOCKED] if self.has_partial_indexes else [{status} for status in CLOCKED]
+        timed = self.model("Job").objects.using(self.alias).filter(run_at__isnull=False)
+        rows = [
+            timed.in_status(*look).order_by("run_at").values_list("run_at", DatabaseNow()).first() for look in looks
+        ]
+        return min((due_at - now for due_at, now in filter(None, rows)), default=None)
 
     # Leases -------------------------------------------------------------------------------------------------
 

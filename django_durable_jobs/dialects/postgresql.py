@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from django.db import IntegrityError
 
 from ..states import TRANSITIONS, Status
-from .postgresql_session import PostgreSQLSession
-from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, Saved
+from .postgresql_session import CHANNEL, PostgreSQLSession
+from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, Promoted, Saved
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -94,23 +94,57 @@ class PostgreSQL(PostgreSQLSession):
                 RETURNING {columns}
             )"""
 
+    # Due times ----------------------------------------------------------------------------------------------
+
+    def promote(self, most: int, *, notify: bool) -> Promoted:
+        """Move, announce and look for the next due time in one statement: a sleeper waits for one round trip."""
+        verb = TRANSITIONS["promote"]
+        # Letter by letter as in the index of due times, which is partial.
+        clocked = " OR ".join(f"status = '{status}'" for status in sorted(verb.sources))
+        due = f"({clocked}) AND run_at <= {self.now_sql()}"
+        told = f", pg_notify('{CHANNEL}', queue)" if notify else ""
+        sql = f"""
+            WITH picked AS MATERIALIZED (
+                SELECT id FROM {self.table("Job")} WHERE {due} ORDER BY run_at LIMIT %s FOR UPDATE SKIP LOCKED
+            ), moved AS (
+                UPDATE {self.table("Job")} SET status = '{verb.target}', waiting_for = NULL, finished_at = NULL
+                WHERE id = ANY (ARRAY(SELECT id FROM picked)) AND {due}
+                RETURNING queue
+            ), told AS (
+                SELECT queue, count(*) AS number{told} FROM moved GROUP BY queue
+            )
+            SELECT coalesce((SELECT sum(number) FROM told), 0)::int, (
+                SELECT run_at - {self.now_sql()} FROM {self.table("Job")}
+                WHERE ({clocked}) AND run_at IS NOT NULL AND id <> ALL (ARRAY(SELECT id FROM picked))
+                ORDER BY run_at LIMIT 1
+            )
+        """
+        with self.hot_cursor() as cursor:
+            cursor.execute(sql, [most])
+            return Promoted._make(cursor.fetchall()[0])
+
     # Leases and checkpoints ---------------------------------------------------------------------------------
 
     def renew(self, worker_id: int, leases: Sequence[Held], length: timedelta) -> set[Held]:
-        """Extend leases in one statement. Rows are locked in id order, as every statement over many rows does."""
+        """Extend leases in one statement. Rows are locked in id order, as every statement over many rows does.
+
+        ANY keeps it on the primary key whatever the planner believes to know of the table, as in ``_complete_sql``.
+        """
         sql = f"""
             WITH mine AS MATERIALIZED (
                 SELECT job.id FROM {self.table("Job")} AS job
-                JOIN unnest(%s::uuid[], %s::int[]) AS held(id, token) ON job.id = held.id AND job.token = held.token
-                WHERE job.status = '{_RUNNING}' AND job.worker_id = %s
+                JOIN unnest(%(ids)s::uuid[], %(tokens)s::int[]) AS held(id, token)
+                    ON job.id = held.id AND job.token = held.token
+                WHERE job.id = ANY (%(ids)s::uuid[]) AND job.status = '{_RUNNING}' AND job.worker_id = %(worker)s
                 ORDER BY job.id FOR NO KEY UPDATE OF job
             )
-            UPDATE {self.table("Job")} AS job SET lease_expires_at = {self.now_sql()} + %s
-            FROM mine WHERE job.id = mine.id
+            UPDATE {self.table("Job")} AS job SET lease_expires_at = {self.now_sql()} + %(length)s
+            WHERE job.id = ANY (ARRAY(SELECT id FROM mine))
             RETURNING job.id, job.token
         """
         with self.hot_cursor() as cursor:
-            cursor.execute(sql, ([held.id for held in leases], [held.token for held in leases], worker_id, length))
+            ids, tokens = [held.id for held in leases], [held.token for held in leases]
+            cursor.execute(sql, {"ids": ids, "tokens": tokens, "worker": worker_id, "length": length})
             return {Held(*row) for row in cursor.fetchall()}
 
     def save_checkpoints(self, rows: Sequence[NewCheckpoint]) -> Saved:

@@ -81,6 +81,17 @@ class Completion(NamedTuple):
     result: str | None
 
 
+class Promoted(NamedTuple):
+    """How many due jobs were moved to their queues, and how long it is until the next job is due.
+
+    ``due_in`` is ``None`` when none waits for a time, and not above zero when one is due already: more than one round
+    takes, or somebody else has it in hand.
+    """
+
+    moved: int
+    due_in: timedelta | None
+
+
 class Held(NamedTuple):
     """A lease: which job, under which token."""
 

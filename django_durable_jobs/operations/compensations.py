@@ -118,11 +118,15 @@ def being_undone(job_id: UUID, generation: int) -> bool:
 
 def kinds(ids: Collection[UUID], *wanted: str) -> dict[UUID, set[str]]:
     """Return which of these kinds of checkpoints each job has in its present generation, for those that have any."""
-    rows = Checkpoint.objects.using(alias()).filter(job_id__in=ids, generation=F("job__generation"), kind__in=wanted)
+    # Two looks by key. In a join the list of jobs binds one table only, and a planner with old statistics was seen to
+    # walk through the other.
+    generations = dict(jobs().filter(id__in=ids).values_list("id", "generation"))
+    rows = Checkpoint.objects.using(alias()).filter(job_id__in=ids, kind__in=wanted)
     rows = rows.exclude(kind=COMPENSATION, result=ANOTHERS)
     found: dict[UUID, set[str]] = {}
-    for job_id, kind in rows.values_list("job_id", "kind").distinct():
-        found.setdefault(job_id, set()).add(kind)
+    for job_id, generation, kind in rows.values_list("job_id", "generation", "kind").distinct():
+        if generation == generations.get(job_id):
+            found.setdefault(job_id, set()).add(kind)
     return found
 
 

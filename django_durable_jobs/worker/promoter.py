@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from typing import Final
 
-from ..operations.promote import next_due, promote
+from ..operations.promote import promote
 from .options import WorkerOptions
+
+IN_OTHER_HANDS: Final = 0.05
+"""Seconds until the next look at a due job that somebody else has locked."""
 
 
 class Promoter:
@@ -23,11 +26,12 @@ class Promoter:
     def run_once(self) -> float:
         """Move what is due; come back when the next job is."""
         longest = self._options.idle_poll_interval if self._listening() else self._options.poll_interval
-        due = next_due()
-        if due is None:
-            return longest.total_seconds()
-        if due > timedelta(0):
-            return min(longest, due).total_seconds()
-        if promote():
+        moved, due_in = promote()
+        if moved:
             self._promoted()
-        return 0.0
+        if due_in is None:
+            return longest.total_seconds()
+        seconds = min(longest, due_in).total_seconds()
+        if seconds > 0:
+            return seconds
+        return 0.0 if moved else IN_OTHER_HANDS

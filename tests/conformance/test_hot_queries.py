@@ -24,7 +24,7 @@ from django_durable_jobs.operations.checkpoints import save
 from django_durable_jobs.operations.claim import claim
 from django_durable_jobs.operations.finish import Ending, finish
 from django_durable_jobs.operations.leases import Held, expire_leases_of, release_unknown, renew
-from django_durable_jobs.operations.promote import next_due, promote
+from django_durable_jobs.operations.promote import promote
 from django_durable_jobs.operations.prune import WINDOW, prune, prune_workers
 from django_durable_jobs.operations.rescue import next_expiry, rescue, rescued_waiting
 from django_durable_jobs.outcomes import BackedOff, Completed, Failure, Outcome
@@ -169,7 +169,6 @@ HOT: dict[str, tuple[Callable[[Worker], Operation], int]] = {
     "release what is unknown": (releasing_unknown, FEW),
     "end the leases of a dead worker": (expiring, FEW),
     "promote": (lambda _worker: promote, FEW),
-    "next due": (lambda _worker: next_due, FEW),
     "prune one window": (lambda _worker: lambda: prune(None), 10 * WINDOW),
     "prune workers": (lambda _worker: prune_workers, FEW),
     "first page of the admin": (showing_the_admin, 30_000),  # it counts up to 10,000

@@ -99,7 +99,7 @@ def test_x66_notifications_can_be_switched_off(listener: Heard) -> None:
 
 def test_jobs_that_became_due_name_their_queues(listener: Heard) -> None:
     make_job("scheduled", queue="mail", run_at=DatabaseNow())
-    assert promote() == 1
+    assert promote().moved == 1
     assert listener.until_last() == ["mail"]
 
 

@@ -11,7 +11,7 @@ from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.dialects.now import DatabaseNow
 from django_durable_jobs.models import Job
 from django_durable_jobs.operations.claim import claim
-from django_durable_jobs.operations.promote import BATCH, next_due, promote
+from django_durable_jobs.operations.promote import BATCH, promote
 from django_durable_jobs.states import CLOCKED, Status
 from tests.factories import claim_of, make_job, make_worker, present
 from tests.jobs import noop
@@ -24,7 +24,7 @@ PAST = DatabaseNow() - timedelta(seconds=1)
 @pytest.mark.parametrize("status", sorted(CLOCKED))
 def test_a_job_that_is_due_becomes_pending(status: Status) -> None:
     job = make_job(status, run_at=PAST)
-    assert promote() == 1
+    assert promote().moved == 1
     row = present(job)
     assert (row.status, row.finished_at, row.attempt) == ("pending", None, job.attempt)
 
@@ -32,7 +32,7 @@ def test_a_job_that_is_due_becomes_pending(status: Status) -> None:
 @pytest.mark.parametrize("status", sorted(CLOCKED))
 def test_a_job_that_is_not_due_stays(status: Status) -> None:
     job = make_job(status)
-    assert promote() == 0
+    assert promote().moved == 0
     assert present(job).status == status
 
 
@@ -40,7 +40,7 @@ def test_a_job_that_is_not_due_stays(status: Status) -> None:
 def test_a_job_that_waits_for_no_time_stays_whatever_its_run_at_says(status: Status) -> None:
     job = make_job(status, run_at=PAST)
     before = Job.objects.values().get(id=job.id)
-    assert promote() == 0
+    assert promote().moved == 0
     assert Job.objects.values().get(id=job.id) == before
 
 
@@ -54,9 +54,12 @@ def test_the_earliest_are_moved_first_when_one_round_cannot_take_all() -> None:
         return {job.id for job in Job.objects.bulk_create(jobs)}
 
     later, earlier = stored(3, 10), stored(BATCH, 60)
-    assert promote() == BATCH
+    moved, due_in = promote()
+    assert moved == BATCH
+    assert due_in is not None
+    assert due_in < timedelta(0)
     assert set(Job.objects.pending().values_list("id", flat=True)) == earlier
-    assert promote() == 3
+    assert promote().moved == 3
     assert not Job.objects.filter(id__in=later).exclude(status="pending").exists()
 
 
@@ -72,11 +75,11 @@ def test_i9_x10_the_clock_of_a_host_promotes_nothing_the_databases_does(
 ) -> None:
     job = noop.using(delay=600).enqueue(1).job()
     monkeypatch.setattr("time.time", lambda: 4e9)
-    assert promote() == 0
+    assert promote().moved == 0
     dialect.clock_offset = timedelta(seconds=590)
-    assert promote() == 0
+    assert promote().moved == 0
     dialect.clock_offset = timedelta(seconds=610)
-    assert promote() == 1
+    assert promote().moved == 1
     assert present(job).status == "pending"
 
 
@@ -89,12 +92,12 @@ def test_x10_a_delay_counts_from_the_databases_time(dialect: Dialect, monkeypatc
 
 
 def test_the_next_due_time_is_known_in_advance() -> None:
-    assert next_due() is None
+    assert promote().due_in is None
     make_job("scheduled", run_at=DatabaseNow() + timedelta(seconds=600))
     make_job("retrying", run_at=DatabaseNow() + timedelta(seconds=60))
     make_job("pending", run_at=PAST)
-    assert next_due() == pytest.approx(timedelta(seconds=60), abs=timedelta(seconds=5))
+    assert promote().due_in == pytest.approx(timedelta(seconds=60), abs=timedelta(seconds=5))
     make_job("scheduled", run_at=PAST)
-    left = next_due()
-    assert left is not None
-    assert left < timedelta(0)
+    moved, due_in = promote()
+    assert moved == 1
+    assert due_in == pytest.approx(timedelta(seconds=60), abs=timedelta(seconds=5))

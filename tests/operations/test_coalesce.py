@@ -68,7 +68,7 @@ def test_debounce_puts_the_job_off_and_takes_the_last_arguments(dialect: Dialect
     other = index.enqueue(2, text="c")
     assert (other.existing, Job.objects.count()) == (False, 2)
     dialect.clock_offset += MINUTE
-    assert promote() == 2
+    assert promote().moved == 2
 
 
 def test_debounce_puts_off_only_so_far(dialect: Dialect) -> None:
@@ -87,7 +87,7 @@ def test_debounce_puts_off_only_so_far(dialect: Dialect) -> None:
 def test_a_job_that_is_due_and_has_not_begun_takes_the_arguments_along(dialect: Dialect) -> None:
     first = index.enqueue(1, text="a")
     dialect.clock_offset += MINUTE
-    assert promote() == 1
+    assert promote().moved == 1
     assert index.enqueue(1, text="b") == first
     assert str(first.status) == "pending"
     assert payloads() == ['{"*":[1],"text":"b"}']

@@ -147,13 +147,13 @@ def test_a_job_with_a_time_keeps_its_place_and_its_time(dialect: Dialect) -> Non
     assert (waiting.status, waiting.run_at) == ("waiting", None)
     assert str(waiting.waiting_for).startswith("sequence, not before 20")
     dialect.clock_offset += HOUR / 2
-    assert promote() == 0
+    assert promote().moved == 0
     run(Completed(None), first)
     waiting = late.job()
     assert (waiting.status, waiting.waiting_for) == ("waiting", "time")
     assert claim(claim_of(make_worker(), 10)) == [], "who comes after it waits with it"
     dialect.clock_offset += HOUR / 2
-    assert promote() == 1
+    assert promote().moved == 1
     run(Completed(None), late)
     assert str(last.status) == "pending"
 
