@@ -30,6 +30,9 @@ LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 URL_VARIABLE: Final = "DURABLE_JOBS_TEST_DATABASE"
 """The environment variable with the URL of the database to use."""
 
+RUN_VARIABLE: Final = "DURABLE_JOBS_TEST_RUN"
+"""The environment variable that names a test run: the test databases of all its processes begin with this name."""
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 """The folder of the project, from which `tests` can be imported."""
 
@@ -101,17 +104,21 @@ def database_settings(url: str) -> dict[str, Any]:
         "HOST": query.pop("host", parts.hostname or ""),
         "PORT": str(parts.port or ""),
         "OPTIONS": {**_OPTIONS[lane], **query, **pool},
-        "TEST": {"NAME": database_of_test_process(lane, os.getpid())},
+        "TEST": {"NAME": _test_database(lane)},
         "URL": url,
     }
 
 
-def database_of_test_process(lane: Lane, pid: int) -> str:
-    """Name the test database of a pytest process, so that several can run side by side on one server."""
-    if lane == "sqlite":
-        # A file: tests use real processes and threads, and Django's default of a memory database has neither.
-        return str(Path(tempfile.gettempdir()) / f"test-durable-jobs-{pid}.sqlite3")
-    return f"test_durable_jobs_{pid}"
+def database_prefix(run: str) -> str:
+    """Return how the names of all test databases of a run begin."""
+    return f"test_durable_jobs_{run}_"
+
+
+def _test_database(lane: Lane) -> str:
+    """Name the test database of this process, so that several can run side by side on one server."""
+    name = f"{database_prefix(os.environ.get(RUN_VARIABLE, ''))}{os.getpid()}"
+    # A file: tests use real processes and threads, and Django's default of a memory database has neither.
+    return str(Path(tempfile.gettempdir()) / f"{name}.sqlite3") if lane == "sqlite" else name
 
 
 def renamed(url: str, name: str) -> str:

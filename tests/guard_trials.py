@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.databases import URL_VARIABLE, Lane
-from tests.lanes import remove_test_database
+from tests.databases import RUN_VARIABLE, URL_VARIABLE, Lane
+from tests.lanes import remove_test_databases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -144,6 +144,7 @@ class Trial:
     def _pytest(self, tree: Path, lane: Lane, tests: Sequence[str], *, seconds: float) -> tuple[int, list[Case], str]:
         with tempfile.TemporaryDirectory(prefix="durable-jobs-guard-", ignore_cleanup_errors=True) as folder:
             output, report = Path(folder) / "output", Path(folder) / "report.xml"
+            run = Path(folder).name.rpartition("-")[2]
             url = self.servers.get(lane) or f"sqlite:///{folder}/outer.sqlite3"
             command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *tests]
             with output.open("wb") as file:
@@ -153,6 +154,7 @@ class Trial:
                     env={
                         **os.environ,
                         URL_VARIABLE: url,
+                        RUN_VARIABLE: run,
                         # The copy comes before a package that is installed in place.
                         "PYTHONPATH": str(tree),
                         # Compiled files are written even if the machine is set not to: the first run leaves them in
@@ -171,7 +173,7 @@ class Trial:
             finally:
                 self._running.discard(process)
             if exit_code < 0:
-                remove_test_database(lane, url, process.pid)
+                remove_test_databases(lane, url, run)
             return exit_code, list(_cases(report)), output.read_text(errors="replace")
 
     def end(self) -> None:

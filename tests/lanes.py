@@ -4,6 +4,10 @@ Without names all lanes run: ``sqlite`` (a file), ``postgresql`` (an embedded Po
 and ``mariadb`` (a server that must answer already). A lane that cannot run is said so in one line; with ``CI`` in
 the environment it is a failure. The exit code is 0 only if every lane that ran passed, and at least one test did.
 
+With several lanes, tests that say nothing about a database (marker ``once``) run in the first of them only.
+``--processes N`` spreads each lane over so many processes (pytest-xdist, a file stays in one of them), each with a
+database of its own. A lane keeps more than one core busy only if the tests of others fill its waits.
+
 ``DURABLE_JOBS_TEST_POSTGRESQL`` and ``DURABLE_JOBS_TEST_MARIADB`` take the URL of another server, whose user must be
 allowed to create databases.
 """
@@ -18,15 +22,16 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TextIO, cast
 from urllib.parse import urlsplit
 
-from tests.databases import LANES, ROOT, URL_VARIABLE, Lane, database_of_test_process
-from tests.servers import EmbeddedPostgres, drop_mariadb_database, drop_postgres_database, mariadb_problem
+import pytest
+
+from tests.databases import LANES, ROOT, RUN_VARIABLE, URL_VARIABLE, Lane, database_prefix
+from tests.servers import EmbeddedPostgres, drop_mariadb_databases, drop_postgres_databases, mariadb_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,6 +49,9 @@ SERVER_VARIABLES: Final[dict[Lane, str]] = {
 
 ABSENT: Final = -1
 """The exit code of a lane that did not run."""
+
+NOT_AGAIN: Final = ("-m", "not once")
+"""Leaves out, after the first lane, what another database cannot change; ``-m`` on the command line goes before it."""
 
 GRACE_SECONDS: Final = 20
 """How long an interrupted pytest may take to tidy up."""
@@ -95,120 +103,84 @@ def server_of(lane: Lane, folder: Path) -> Iterator[str]:
             yield url
 
 
-def remove_test_database(lane: Lane, url: str, pid: int) -> None:
-    """Remove what the pytest of this process id removes itself unless it was killed."""
-    name = database_of_test_process(lane, pid)
+def remove_test_databases(lane: Lane, url: str, run: str) -> None:
+    """Remove what the processes of a test run remove themselves unless they are killed."""
     match lane:
         case "sqlite":
-            for file in Path(name).parent.glob(f"{Path(name).name}*"):
+            for file in Path(tempfile.gettempdir()).glob(f"{database_prefix(run)}*"):
                 file.unlink(missing_ok=True)
         case "postgresql":
-            drop_postgres_database(url, name)
+            drop_postgres_databases(url, database_prefix(run))
         case "mariadb":
-            drop_mariadb_database(url, name)
+            drop_mariadb_databases(url, database_prefix(run))
 
 
-class LaneRun:
-    """One lane: its server, its pytest process, and the file that its output goes to."""
-
-    def __init__(self, lane: Lane, folder: Path, arguments: Sequence[str]) -> None:
-        """Prepare to run pytest with `arguments`; files go into `folder`."""
-        self.lane = lane
-        self.output = folder / f"{lane}.log"
-        self.output.touch()
-        self._folder = folder
-        self._report = folder / f"{lane}.xml"
-        self._arguments = arguments
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def run(self) -> Result:
-        """Run the lane from server start to server stop."""
-        began = time.monotonic()
-        try:
-            with server_of(self.lane, self._folder) as url:
-                exit_code = self._pytest(url)
-        except LaneAbsent as absent:
-            return Result(self.lane, ABSENT, note=str(absent))
-        return self._result(exit_code, time.monotonic() - began)
-
-    def terminate(self) -> None:
-        """End the pytest process if it runs, as Ctrl-C would: fixtures stop the servers and processes they started."""
-        if self._process is None:
-            return
-        self._process.send_signal(signal.SIGINT)
-        try:
-            self._process.wait(timeout=GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-
-    def _pytest(self, url: str) -> int:
-        """Run pytest on the server and return its exit code."""
-        command = [sys.executable, "-m", "pytest", f"--junitxml={self._report}", *self._arguments]
-        with self.output.open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env={**os.environ, URL_VARIABLE: url},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-            exit_code = self._process.wait()
-        remove_test_database(self.lane, url, self._process.pid)
-        return exit_code
-
-    def _result(self, exit_code: int, seconds: float) -> Result:
-        """Read the counts from pytest's report; without a report pytest did not get as far as running tests."""
-        try:
-            suites = list(ET.parse(self._report).getroot().iter("testsuite"))  # noqa: S314 - pytest just wrote it
-        except (FileNotFoundError, ET.ParseError):
-            note = f"pytest ended with {exit_code} and no report"
-            return Result(self.lane, exit_code or 1, note=note, seconds=seconds)
-        total, failures, errors, skipped = (
-            sum(int(suite.get(name, "0")) for suite in suites) for name in ("tests", "failures", "errors", "skipped")
-        )
-        failed = failures + errors
-        passed = max(total - failed - skipped, 0)
-        if not passed and not exit_code:
-            return Result(self.lane, 1, note="no test passed", skipped=skipped, seconds=seconds)
-        return Result(self.lane, exit_code, passed=passed, failed=failed, skipped=skipped, seconds=seconds)
+def run_lane(lane: Lane, arguments: Sequence[str], folder: Path) -> Result:
+    """Run one lane from server start to server stop; its output is ours."""
+    began = time.monotonic()
+    report = folder / f"{lane}.xml"
+    try:
+        with server_of(lane, folder) as url:
+            exit_code = _pytest(lane, url, [f"--junitxml={report}", *arguments])
+    except LaneAbsent as absent:
+        return Result(lane, ABSENT, note=str(absent))
+    return _result(lane, report, exit_code, time.monotonic() - began)
 
 
-def run_lanes(lanes: Sequence[Lane], arguments: Sequence[str], *, together: int, out: TextIO) -> list[Result]:
-    """Run lanes, at most `together` at once, and show their output one lane after the other.
-
-    The first lane's output is shown as it comes; what the others say meanwhile is kept until it is their turn.
-    """
-    with (
-        tempfile.TemporaryDirectory(prefix="durable-jobs-lanes-", ignore_cleanup_errors=True) as folder,
-        ThreadPoolExecutor(max_workers=together) as executor,
-    ):
-        runs = [LaneRun(lane, Path(folder), arguments) for lane in lanes]
-        futures = [executor.submit(run.run) for run in runs]
-        try:
-            return [_follow(run, future, out) for run, future in zip(runs, futures, strict=True)]
-        except BaseException:
-            for run, future in zip(runs, futures, strict=True):
-                future.cancel()
-                run.terminate()
-            raise
+def _pytest(lane: Lane, url: str, arguments: Sequence[str]) -> int:
+    """Run pytest on the server and return its exit code."""
+    run = f"{os.getpid()}_{lane}"
+    environment = {**os.environ, URL_VARIABLE: url, RUN_VARIABLE: run}
+    process = subprocess.Popen([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=environment)
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            _interrupt(process)
+        remove_test_databases(lane, url, run)
 
 
-def _follow(run: LaneRun, future: Future[Result], out: TextIO) -> Result:
-    """Copy a lane's output until the lane has ended."""
-    print(f"\n######## {TITLES[run.lane]} lane ########", file=out, flush=True)
-    with run.output.open(errors="replace") as output:
-        while not future.done():
-            _copy(output, out)
-            with suppress(TimeoutError):
-                future.exception(timeout=0.2)
-        _copy(output, out)
-    return future.result()
+def _interrupt(process: subprocess.Popen[bytes]) -> None:
+    """End pytest as Ctrl-C would: fixtures stop the servers and processes they started."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(timeout=GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
-def _copy(source: TextIO, out: TextIO) -> None:
-    out.write(source.read())
-    out.flush()
+def _result(lane: Lane, report: Path, exit_code: int, seconds: float) -> Result:
+    """Read the counts from pytest's report; without a report pytest did not get as far as running tests."""
+    try:
+        suites = list(ET.parse(report).getroot().iter("testsuite"))  # noqa: S314 - pytest just wrote it
+    except (FileNotFoundError, ET.ParseError):
+        note = f"pytest ended with {exit_code} and no report"
+        return Result(lane, exit_code or 1, note=note, seconds=seconds)
+    total, failures, errors, skipped = (
+        sum(int(suite.get(name, "0")) for suite in suites) for name in ("tests", "failures", "errors", "skipped")
+    )
+    failed = failures + errors
+    passed = max(total - failed - skipped, 0)
+    if not passed and not exit_code:
+        return Result(lane, 1, note="no test passed", skipped=skipped, seconds=seconds)
+    return Result(lane, exit_code, passed=passed, failed=failed, skipped=skipped, seconds=seconds)
+
+
+def run_lanes(lanes: Sequence[Lane], arguments: Sequence[str], *, processes: int, out: TextIO) -> list[Result]:
+    """Run one lane after the other, each spread over so many processes."""
+    if processes > 1:
+        arguments = [f"--numprocesses={processes}", "--dist=loadfile", *arguments]
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="durable-jobs-lanes-", ignore_cleanup_errors=True) as folder:
+        for lane in lanes:
+            print(f"\n######## {TITLES[lane]} lane ########", file=out, flush=True)
+            ran_before = any(result.passed for result in results)
+            result = run_lane(lane, [*NOT_AGAIN, *arguments] if ran_before else arguments, Path(folder))
+            if ran_before and result.exit_code == pytest.ExitCode.NO_TESTS_COLLECTED:
+                result = replace(result, exit_code=0, note="its tests run once, and did in an earlier lane")
+            results.append(result)
+    return results
 
 
 def print_summary(results: Sequence[Result], out: TextIO) -> None:
@@ -242,12 +214,12 @@ def main(words: Sequence[str]) -> int:
         epilog="Everything after -- goes to pytest, in every lane.",
     )
     parser.add_argument("lanes", nargs="*", metavar="lane", help=f"{', '.join(LANES)}; all if none is named")
-    parser.add_argument("--together", type=int, default=1, metavar="N", help="lanes that run at once (default: 1)")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes of each lane (default: 1)")
     options = parser.parse_args(own)
     if unknown := [name for name in options.lanes if name not in LANES]:
         parser.error(f"no lane is called {unknown[0]!r}; there are {', '.join(LANES)}")
     chosen = cast("list[Lane]", options.lanes) or list(LANES)
-    results = run_lanes(chosen, arguments, together=max(options.together, 1), out=sys.stdout)
+    results = run_lanes(chosen, arguments, processes=options.processes, out=sys.stdout)
     print_summary(results, sys.stdout)
     ran = any(result.exit_code != ABSENT for result in results)
     return 0 if ran and all(result.acceptable for result in results) else 1

@@ -179,17 +179,25 @@ def mariadb_problem(url: str) -> str | None:
     return None
 
 
-def drop_mariadb_database(url: str, name: str) -> None:
-    """Drop a test database that a killed pytest left on the server."""
+def drop_mariadb_databases(url: str, prefix: str) -> None:
+    """Drop the databases of this name's beginning that a killed pytest left on the server."""
     with _connect_mariadb(url) as connection, connection.cursor() as cursor:
-        cursor.execute(f"DROP DATABASE IF EXISTS `{name}`")
+        cursor.execute(
+            "SELECT schema_name FROM information_schema.schemata WHERE LEFT(schema_name, %s) = %s",
+            (len(prefix), prefix),
+        )
+        for (name,) in cursor.fetchall():
+            cursor.execute(f"DROP DATABASE IF EXISTS `{name}`")
 
 
-def drop_postgres_database(url: str, name: str) -> None:
-    """Drop a test database that a killed pytest left on the server, whoever is still connected to it."""
+def drop_postgres_databases(url: str, prefix: str) -> None:
+    """Drop the databases of this name's beginning that a killed pytest left, whoever is still connected to them."""
     statement = psycopg.sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(statement.format(psycopg.sql.Identifier(name)))
+        for (name,) in connection.execute(
+            "SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [prefix]
+        ).fetchall():
+            connection.execute(statement.format(psycopg.sql.Identifier(name)))
 
 
 def _connect_mariadb(url: str) -> pymysql.Connection[Any]:

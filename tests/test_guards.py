@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.databases import current_url, lane_of
 from tests.guard_trials import BadGuards
 from tests.guards import main, read_guards
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(
-    lane_of(current_url()) != "sqlite", reason="starts lanes itself, whatever this one is: once is enough"
-)
+pytestmark = pytest.mark.once
 
 CAP = "min(cap, base * (n + 1))"
 ENTRY = {

@@ -24,7 +24,7 @@ import pytest
 
 from tests.acceptance.example import SLICE, Example, Finished, files_of
 from tests.databases import Lane, current_url, database_settings, lane_of, renamed
-from tests.servers import drop_mariadb_database, drop_postgres_database
+from tests.servers import drop_mariadb_databases, drop_postgres_databases
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -163,7 +163,7 @@ def own_database() -> Iterator[str]:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         yield renamed(url, name)
-        drop_postgres_database(url, name)
+        drop_postgres_databases(url, name)
     else:
         settings = database_settings(url)
         given = {"host": settings["HOST"], "user": settings["USER"], "password": settings["PASSWORD"]}
@@ -171,7 +171,7 @@ def own_database() -> Iterator[str]:
         with pymysql.connect(**given, port=int(settings["PORT"] or 3306), unix_socket=socket) as connection:
             connection.cursor().execute(f"CREATE DATABASE {name}")
         yield renamed(url, name)
-        drop_mariadb_database(url, name)
+        drop_mariadb_databases(url, name)
 
 
 @pytest.mark.skipif(lane_of(current_url()) == "sqlite", reason="needs a server: postgresql and mariadb lanes")

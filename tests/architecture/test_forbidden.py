@@ -36,6 +36,7 @@ def called(tree: ast.Module) -> set[str]:
     return {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_nothing_forbidden_stands_in_a_file(path: Path) -> None:
     text = path.read_text()
@@ -46,12 +47,14 @@ def test_nothing_forbidden_stands_in_a_file(path: Path) -> None:
     assert [word for word in LEFTOVERS if word in text] == []
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_a_file_says_what_lives_there(path: Path) -> None:
     text = path.read_text()
     assert not text or ast.get_docstring(ast.parse(text))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_no_import_is_tried(path: Path) -> None:
     """An optional package is imported at the top of the one room that needs it, never in a ``try``."""

@@ -13,6 +13,8 @@ import pytest
 import django_durable_jobs
 from tests.databases import ROOT
 
+pytestmark = pytest.mark.once
+
 PACKAGE = Path(django_durable_jobs.__file__).parent
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts)
 LONGEST = 320

@@ -195,7 +195,8 @@ def test_x22_x24_no_hot_query_reads_much_of_a_large_table(table: str) -> None:
             for query, (_prepare, limit) in HOT.items():
                 if query == "prune one window" and number == 0:
                     continue  # a chore: it may scan a table that was never analysed
-                if (rows := rows_read(query)) > limit:
+                # Twice: a scan comes again, but not the dead entries of an index that a vacuum at this moment keeps.
+                if rows_read(query) > limit and (rows := rows_read(query)) > limit:
                     too_much[f"{query}, statistics {knowledge}"] = rows
     assert too_much == {}
 

@@ -15,6 +15,8 @@ from tests.docs.facts.statuses import EFFECTS, MEANINGS, PICTURE_NAME
 from tests.docs.generate import expected_files
 from tests.docs.markdown import pages, title
 
+pytestmark = pytest.mark.once
+
 LINK = re.compile(r"\[[^\]]*\]\((?!https?://|mailto:|#)([^)#\s]+)(?:#[^)]*)?\)")
 
 

@@ -21,7 +21,7 @@ from tests.jobs import add
 pytestmark = COMMITS
 
 
-@pytest.mark.parametrize("tried", [lambda: call(add, 1, 2), current_job, idempotency_key], ids=repr)
+@pytest.mark.parametrize("tried", [lambda: call(add, 1, 2), current_job, idempotency_key])
 def test_outside_of_a_job_it_is_said_so(tried: Callable[[], Any]) -> None:
     with pytest.raises(NotInJob, match=r"works inside a running durable job only.*Call the function plainly"):
         tried()

@@ -15,6 +15,8 @@ from django_durable_jobs.backoff import MAX_DELAY, Backoff
 from django_durable_jobs.conf import Settings
 from django_durable_jobs.errors import OptionError
 
+pytestmark = pytest.mark.once
+
 SECOND = timedelta(seconds=1)
 lengths = st.timedeltas(timedelta(0), MAX_DELAY)
 rules = st.builds(

@@ -14,6 +14,8 @@ from django_durable_jobs.conf import Settings, get_settings, problems
 from django_durable_jobs.definitions import MAX_ATTEMPTS, MAX_PRIORITY, QUEUE_PATTERN
 from tests import reference
 
+pytestmark = pytest.mark.once
+
 
 def said(**settings: Any) -> list[str]:
     with override_settings(DURABLE_JOBS=settings):

@@ -14,6 +14,8 @@ from django_durable_jobs import Backoff, OptionError, durable_job, registry
 from django_durable_jobs.definitions import PRIORITY_NAMES
 from django_durable_jobs.errors import DefinitionError
 
+pytestmark = pytest.mark.once
+
 
 def plain(n: int) -> int:
     return n

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from django_durable_jobs.errors import SerializationError
 from django_durable_jobs.serialization import decode, encode
 
+pytestmark = pytest.mark.once
+
 LIMIT = 256 * 1024
 BERLIN = ZoneInfo("Europe/Berlin")
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from nowhere import Missing  # type: ignore[import-not-found]
 
+pytestmark = pytest.mark.once
+
 
 class Color(Enum):
     RED = "red"

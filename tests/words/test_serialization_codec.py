@@ -17,6 +17,8 @@ from django_durable_jobs.errors import SerializationError
 from django_durable_jobs.serialization import Codec, decode
 from tests.words.test_serialization import LIMIT, shape, values
 
+pytestmark = pytest.mark.once
+
 
 class Color(Enum):
     RED = "red"

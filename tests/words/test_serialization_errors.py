@@ -20,6 +20,8 @@ from django_durable_jobs.rendering import format_traceback, safe_repr, safe_str
 from django_durable_jobs.serialization import decode_error, encode_error
 from tests.words.test_serialization import shape, values
 
+pytestmark = pytest.mark.once
+
 
 class Declined(Exception):
     def __init__(self, code: int, *, retry: bool) -> None:

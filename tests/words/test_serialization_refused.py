@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 from tests.words.test_serialization import LIMIT, shape, there_and_back
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, Decimal("NaN"), Decimal("Infinity")])
 def test_n14_nan_and_infinity_are_refused(number: object) -> None:
