@@ -88,8 +88,9 @@ class PostgreSQLSession(Dialect):
         """Open a psycopg cursor on the thread's connection; its errors come out as Django's."""
         connection = self.connection
         connection.ensure_connection()
-        with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-            yield cursor
+        with connection.wrap_database_errors:
+            # Not closed: it holds nothing on the server.
+            yield psycopg.Cursor(connection.connection)
 
     def prepare_worker_connection(self, connection: BaseDatabaseWrapper) -> None:
         """Let the driver prepare what it sends again and again: planning costs more than a checkpoint's insert."""

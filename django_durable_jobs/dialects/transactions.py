@@ -44,6 +44,7 @@ class Transactions(Sessions):
         self.alias = alias
         self.clock_offset = timedelta(0)
         """Moves the database's time; for tests only."""
+        self._tables: dict[str, str] = {}
 
     @property
     def has_partial_indexes(self) -> bool:
@@ -61,7 +62,10 @@ class Transactions(Sessions):
 
     def table(self, name: str) -> str:
         """Return the quoted table name of one of our models."""
-        return self.connection.ops.quote_name(self.model(name)._meta.db_table)
+        table = self._tables.get(name)
+        if table is None:
+            table = self._tables[name] = self.connection.ops.quote_name(self.model(name)._meta.db_table)
+        return table
 
     # Time ---------------------------------------------------------------------------------------------------
 

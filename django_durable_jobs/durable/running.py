@@ -68,7 +68,6 @@ class Call(Point):
         kwargs: dict[str, Any],
         frame: Frame,
     ) -> None:
-        frame.check()
         self.function, name, self.codec, inner = resolve(target)
         self.inner = frame.options if inner is None else inner
         self.options = options

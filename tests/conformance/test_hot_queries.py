@@ -28,7 +28,7 @@ from django_durable_jobs.operations.promote import promote
 from django_durable_jobs.operations.prune import WINDOW, prune, prune_workers
 from django_durable_jobs.operations.rescue import next_expiry, rescue, rescued_waiting
 from django_durable_jobs.outcomes import BackedOff, Completed, Failure, Outcome
-from tests.conformance.work import analyze, counted_work, insert_jobs, plans_without_values
+from tests.conformance.work import analyze, counted_work, forget_dead_rows, insert_jobs, plans_without_values
 from tests.factories import checkpoint_of, claim_of, make_worker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
@@ -195,8 +195,10 @@ def test_x22_x24_no_hot_query_reads_much_of_a_large_table(table: str) -> None:
             for query, (_prepare, limit) in HOT.items():
                 if query == "prune one window" and number == 0:
                     continue  # a chore: it may scan a table that was never analysed
-                # Twice: a scan comes again, but not the dead entries of an index that a vacuum at this moment keeps.
-                if rows_read(query) > limit and (rows := rows_read(query)) > limit:
+                if rows_read(query) <= limit:
+                    continue
+                forget_dead_rows()  # a scan comes again without them
+                if (rows := rows_read(query)) > limit:
                     too_much[f"{query}, statistics {knowledge}"] = rows
     assert too_much == {}
 

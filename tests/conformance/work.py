@@ -116,6 +116,16 @@ def analyze(model: type[Model] = Job) -> None:
             cursor.fetchall()
 
 
+def forget_dead_rows(model: type[Model] = Job) -> None:
+    """Take what is deleted out of the indexes, where it stays in them until somebody does.
+
+    PostgreSQL leaves that to whoever reads them next, unless transactions of other databases are under way.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(f"VACUUM (INDEX_CLEANUP ON) {model._meta.db_table}")
+
+
 @contextmanager
 def plans_without_values() -> Iterator[None]:
     """Let the server plan prepared statements without looking at their parameters, where it can.
