@@ -114,6 +114,14 @@ class Trial:
                 bad.append(Verdict(guard, "its test does not pass as the code is", note, time.monotonic() - began))
         return bad
 
+    def look_for_tests(self, lane: Lane, guards: Sequence[Guard]) -> list[Verdict]:
+        """Collect the tests, which compiles the snapshot for all copies; return guards whose tests are not there."""
+        tests = sorted({guard.test for guard in guards})
+        exit_code, _cases, output = self._pytest(self.snapshot, lane, ["--collect-only", *tests], seconds=MOST_SECONDS)
+        if exit_code == 0:
+            return []
+        return [Verdict(guard, "its test is not there", _tail(output)) for guard in guards if guard.test in output]
+
     def try_without(self, guard: Guard) -> Verdict:
         """Remove the guard in a copy, run its test there, and judge how it ended."""
         began = time.monotonic()

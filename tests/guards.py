@@ -2,10 +2,11 @@
 
 A guard is a piece of code that some promise rests on: a token in a WHERE, a lock before an insert. Each entry of
 ``tests/guards.toml`` names one, with the text that is the guard, what stands there without it, and the test that
-must then fail. All tests are first run once with every guard in place. Then, for each guard, the tree is copied, the
-text replaced, and the one test run in its lane. It has to fail by its own assertion: a broken import or broken SQL
-would prove nothing, so such an ending is reported like a guard that nobody missed. An entry whose test fails by
-another error on purpose says so with ``fails_with = "IntegrityError"``.
+must then fail. All tests are first run once with every guard in place; with ``--tests-have-passed``, after the suite,
+they are only looked for. Then, for each guard, the tree is copied, the text replaced, and the one test run in its lane.
+It has to fail by its own assertion: a broken import or broken SQL would prove nothing, so such an ending is reported
+like a guard that nobody missed. An entry whose test fails by another error on purpose says so with
+``fails_with = "IntegrityError"``.
 
 The exit code is 0 only if every guard was missed. Without a MariaDB its guards are not tried, and said so in one
 line; with ``CI`` in the environment that is a failure, as in `tests.lanes`.
@@ -54,8 +55,11 @@ def read_guards(file: Path) -> list[Guard]:
     return list(guards.values())
 
 
-def try_guards(guards: Sequence[Guard], *, together: int, out: TextIO) -> list[Verdict]:
-    """Try the guards, `together` at once, and return one verdict each."""
+def try_guards(guards: Sequence[Guard], *, together: int, tests_have_passed: bool, out: TextIO) -> list[Verdict]:
+    """Try the guards, `together` at once, and return one verdict each.
+
+    `tests_have_passed`: their tests need not be run with every guard in place, as the suite has just done so.
+    """
     verdicts: dict[str, Verdict] = {}
 
     def note(verdict: Verdict) -> None:
@@ -80,7 +84,8 @@ def try_guards(guards: Sequence[Guard], *, together: int, out: TextIO) -> list[V
                     note(Verdict(guard, NOT_RUN, str(absent)))
         with ThreadPoolExecutor(together) as executor:
             try:
-                for bad in executor.map(lambda item: trial.try_all_unpatched(*item), lanes.items()):
+                first_run = trial.look_for_tests if tests_have_passed else trial.try_all_unpatched
+                for bad in executor.map(lambda item: first_run(*item), lanes.items()):
                     for verdict in bad:
                         note(verdict)
                 for verdict in executor.map(trial.try_without, [one for one in guards if one.name not in verdicts]):
@@ -113,6 +118,9 @@ def main(words: Sequence[str], out: TextIO = sys.stdout) -> int:
     parser.add_argument("names", nargs="*", metavar="name", help="guards to try; all if none is named")
     parser.add_argument("--list", action="store_true", help="print the guards and end")
     parser.add_argument("--together", type=int, default=2, metavar="N", help="tests that run at once (default: 2)")
+    parser.add_argument(
+        "--tests-have-passed", action="store_true", help="the whole suite has just passed: do not run the tests first"
+    )
     parser.add_argument("--file", type=Path, default=GUARDS, help="the guards (default: tests/guards.toml)")
     options = parser.parse_args(words)
     try:
@@ -128,7 +136,9 @@ def main(words: Sequence[str], out: TextIO = sys.stdout) -> int:
             print(f"{guard.name} ({', '.join(guard.proves)}): {guard.lane} {guard.test}", file=out)
         return 0
     began = time.monotonic()
-    verdicts = try_guards(chosen, together=max(options.together, 1), out=out)
+    verdicts = try_guards(
+        chosen, together=max(options.together, 1), tests_have_passed=options.tests_have_passed, out=out
+    )
     print_table(verdicts, out)
     print(f"{time.monotonic() - began:.0f} s", file=out)
     ran = any(verdict.word != NOT_RUN for verdict in verdicts)
