@@ -12,7 +12,8 @@ from django.utils.translation import gettext_lazy as _
 class Attempt(models.Model):
     """An attempt that failed, or was lost with its worker. Successful attempts leave no row."""
 
-    ENDS: ClassVar = [("failed", _("failed")), ("lost", _("worker lost"))]
+    LOST: ClassVar = "lost"
+    ENDS: ClassVar = [("failed", _("failed")), (LOST, _("worker lost"))]
 
     id = models.BigAutoField(primary_key=True)
     # No constraint in the database: see Checkpoint.job.

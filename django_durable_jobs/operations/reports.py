@@ -9,10 +9,10 @@ checkpoint below ``k + 1``, and parallel tasks are children with attempts of the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 from uuid import UUID
 
 from ..dialects.now import DatabaseNow
@@ -92,8 +92,9 @@ def write(job_id: UUID, generation: int, outcome: RunOutcome) -> RunReport | Non
     # In the words of the generation that began it, which another one may have taken over.
     gathered = rows.filter(key=GATHER_KEY, kind=BEGUN, name="gather").values_list("result", flat=True).first()
     children = {} if gathered is None else _children(job_id, fixed_by(gathered)["call"], run["children"])
+    losses = _losses(job_id)
     tasks = [
-        children.get(f"{run['pipeline']}.{name}") or _task(name, _tries(recorded, str(number + 1)))
+        children.get(f"{run['pipeline']}.{name}") or _task(name, _tries(recorded, str(number + 1), losses))
         for number, name in enumerate(run["tasks"], 1)
     ]
     ExecutionReport.objects.using(alias()).update_or_create(
@@ -133,21 +134,48 @@ def _is_try(key: str, kind: str) -> bool:
     return len(parts) == (TRY_PARTS if kind == TASK else TRY_PARTS + 1) and (kind == TASK or key.endswith(BEGINNING))
 
 
-def _tries(recorded: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
-    """Return the tries of one task in their order; those that never ended have a beginning only."""
+class _Loss(NamedTuple):
+    """A worker that was lost with the run, which then went on elsewhere."""
+
+    seen_at: datetime
+    error: str
+    again_at: datetime
+
+
+def _losses(job_id: UUID) -> list[_Loss]:
+    """Return the losses after which the run went on, in their order."""
+    attempts = list(
+        Attempt.objects.using(alias())
+        .filter(job_id=job_id)
+        .order_by("id")
+        .values_list("started_at", "finished_at", "end", "error")
+    )
+    begun = [row[0] for row in attempts] + list(jobs().filter(id=job_id).values_list("started_at", flat=True))
+    found = []
+    for _started, seen_at, end, error in attempts:
+        again_at = next((at for at in begun if at is not None and at >= seen_at), None)
+        if end == Attempt.LOST and again_at is not None:
+            found.append(_Loss(seen_at, error, again_at))
+    return found
+
+
+def _tries(recorded: Mapping[str, Any], path: str, losses: Sequence[_Loss]) -> list[dict[str, Any]]:
+    """Return the tries of one task in their order; those that never ended have a beginning only.
+
+    A try during which a worker was lost is made again by the next one, under the first one's beginning: here it is as
+    many tries as were made.
+    """
     keys = {key.removesuffix(BEGINNING) if key.count(".") == TRY_PARTS else key for key in recorded}
     mine = sorted((key for key in keys if key.partition(".")[0] == path), key=lambda key: int(key.partition(".")[2]))
-    tries = []
-    for number, key in enumerate(mine, 1):
+    tries: list[dict[str, Any]] = []
+    for key in mine:
         begun, ended = recorded.get(f"{key}{BEGINNING}"), recorded.get(key)
-        tries.append(
-            {
-                "number": number,
-                "started_at": _text(begun),
-                "finished_at": None if ended is None else _text(ended["finished"]),
-                "error": None if ended is None else ended["error"],
-            }
-        )
+        finished, error = (None, None) if ended is None else (ended["finished"], ended["error"])
+        for loss in losses:
+            if begun is not None and begun <= loss.seen_at and (finished is None or loss.seen_at <= finished):
+                tries.append(_tried(len(tries) + 1, begun, None, loss.error))
+                begun = loss.again_at
+        tries.append(_tried(len(tries) + 1, begun, finished, error))
     return tries
 
 

@@ -125,7 +125,7 @@ def _record(job: Job, error: str, worker_name: str) -> None:
     Attempt.objects.using(alias()).create(
         job_id=job.id,
         number=job.attempt,
-        end="lost",
+        end=Attempt.LOST,
         error=error,
         worker_name=worker_name,
         started_at=job.started_at,
