@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from .durable.compensations import acompensate, compensate
     from .durable.context import JobContext
     from .durable.decorator import durable_job
-    from .durable.fork import fork
+    from .durable.fork import afork, fork
     from .durable.frames import current_job
     from .durable.gather import agather, gather, threshold
     from .durable.handle import JobHandle, Progress
     from .durable.history import check_history
-    from .durable.job import DurableJob, Invocation, aenqueue, enqueue, enqueue_many, get_job
+    from .durable.job import DurableJob, Invocation, aenqueue, aenqueue_many, enqueue, enqueue_many, get_job
     from .durable.messages import await_for_event, await_for_message, wait_for_event, wait_for_message
     from .durable.pipeline import Pipeline
     from .durable.progress import aprogress, progress
@@ -57,12 +57,12 @@ if TYPE_CHECKING:
         UnknownDefinition,
     )
     from .ids import new_job_id
-    from .operations.approvals import approve, pending_approvals, reject
-    from .operations.cancel import cancel
+    from .operations.approvals import aapprove, approve, areject, pending_approvals, reject
+    from .operations.cancel import acancel, cancel
     from .operations.events import aemit, emit
     from .operations.history import export_history
     from .operations.messages import asend_message, send_message
-    from .operations.retry import retry
+    from .operations.retry import aretry, retry
     from .operations.sequences import blocked_by
     from .states import Status
 
@@ -76,12 +76,12 @@ _HOMES = {
     "durable.call": ("acall", "call", "idempotency_key"),
     "durable.context": ("JobContext",),
     "durable.decorator": ("durable_job",),
-    "durable.fork": ("fork",),
+    "durable.fork": ("afork", "fork"),
     "durable.frames": ("current_job",),
     "durable.gather": ("agather", "gather", "threshold"),
     "durable.handle": ("JobHandle", "Progress"),
     "durable.history": ("check_history",),
-    "durable.job": ("DurableJob", "Invocation", "aenqueue", "enqueue", "enqueue_many", "get_job"),
+    "durable.job": ("DurableJob", "Invocation", "aenqueue", "aenqueue_many", "enqueue", "enqueue_many", "get_job"),
     "durable.messages": ("await_for_event", "await_for_message", "wait_for_event", "wait_for_message"),
     "durable.pipeline": ("Pipeline",),
     "durable.progress": ("aprogress", "progress"),
@@ -117,12 +117,12 @@ _HOMES = {
         "UnknownDefinition",
     ),
     "ids": ("new_job_id",),
-    "operations.approvals": ("approve", "pending_approvals", "reject"),
-    "operations.cancel": ("cancel",),
+    "operations.approvals": ("aapprove", "approve", "areject", "pending_approvals", "reject"),
+    "operations.cancel": ("acancel", "cancel"),
     "operations.events": ("aemit", "emit"),
     "operations.history": ("export_history",),
     "operations.messages": ("asend_message", "send_message"),
-    "operations.retry": ("retry",),
+    "operations.retry": ("aretry", "retry"),
     "operations.sequences": ("blocked_by",),
     "states": ("Status",),
 }
@@ -166,16 +166,22 @@ __all__ = [
     "TimedOut",
     "TransitionRefused",
     "UnknownDefinition",
+    "aapprove",
     "acall",
+    "acancel",
     "acompensate",
     "aemit",
     "aenqueue",
+    "aenqueue_many",
+    "afork",
     "agather",
     "aget_version",
     "aload_checkpoint",
     "apatched",
     "approve",
     "aprogress",
+    "areject",
+    "aretry",
     "asave_checkpoint",
     "asend_message",
     "asleep",

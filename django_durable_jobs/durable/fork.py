@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
+
 from ..ids import Identified
 from ..operations.fork import fork as store
 from .handle import JobHandle
@@ -29,3 +31,15 @@ def fork(
     not come to; then nothing is stored.
     """
     return JobHandle(*store(job, from_call=from_call, args=args, kwargs=kwargs, queue=queue))
+
+
+async def afork(
+    job: Identified | UUID | str,
+    *,
+    from_call: str | int = 1,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    queue: str | None = None,
+) -> JobHandle[Any]:
+    """Do what ``fork`` does without blocking the event loop."""
+    return await sync_to_async(fork)(job, from_call=from_call, args=args, kwargs=kwargs, queue=queue)

@@ -100,6 +100,12 @@ class DurableJob(Generic[P, R]):
         """
         return enqueue_many(_invocation(self, item, index) for index, item in enumerate(arguments))
 
+    async def aenqueue_many(
+        self, arguments: Iterable[Invocation[R] | tuple[Any, ...] | dict[str, Any]]
+    ) -> list[JobHandle[R]]:
+        """Do what ``enqueue_many`` does without blocking the event loop."""
+        return await sync_to_async(self.enqueue_many)(arguments)
+
 
 class AsyncDurableJob(DurableJob[P, R]):
     """The same for an ``async def`` function: called plainly it gives a coroutine."""
@@ -161,3 +167,8 @@ def enqueue_many(invocations: Iterable[Invocation[R]]) -> list[JobHandle[R]]:
     return [
         JobHandle(job_id, request.definition.name) for job_id, request in zip(store(requests), requests, strict=True)
     ]
+
+
+async def aenqueue_many(invocations: Iterable[Invocation[R]]) -> list[JobHandle[R]]:
+    """Do what ``enqueue_many`` does without blocking the event loop."""
+    return await sync_to_async(enqueue_many)(invocations)

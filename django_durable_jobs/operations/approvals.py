@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final, NoReturn
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
 from django.db.models import F, Q, QuerySet
 
 from ..conf import get_settings
@@ -46,6 +47,16 @@ def approve(approval: Approval | int | str, *, by: str = "", comment: str = "") 
 def reject(approval: Approval | int | str, *, by: str = "", comment: str = "") -> None:
     """Say no; otherwise as ``approve``."""
     _decide(approval, REJECTED, by, comment)
+
+
+async def aapprove(approval: Approval | int | str, *, by: str = "", comment: str = "") -> None:
+    """Do what ``approve`` does without blocking the event loop."""
+    await sync_to_async(approve)(approval, by=by, comment=comment)
+
+
+async def areject(approval: Approval | int | str, *, by: str = "", comment: str = "") -> None:
+    """Do what ``reject`` does without blocking the event loop."""
+    await sync_to_async(reject)(approval, by=by, comment=comment)
 
 
 def pending_approvals(job: Identified | UUID | str | None = None) -> QuerySet[Approval]:

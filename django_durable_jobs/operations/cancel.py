@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
+
 from ..conf import get_settings
 from ..dialects.now import DatabaseNow
 from ..errors import JobNotFound, TransitionRefused
@@ -54,6 +56,11 @@ def cancel(job: Identified | UUID | str, *, reason: str = "cancelled by an order
             raise JobNotFound(f"There is no job {job_id}.")
         raise TransitionRefused(f"Job {job_id} is {status}: only a job that has not ended can be cancelled.")
     return result
+
+
+async def acancel(job: Identified | UUID | str, *, reason: str = "cancelled by an order") -> Cancelled:
+    """Do what ``cancel`` does without blocking the event loop."""
+    return await sync_to_async(cancel)(job, reason=reason)
 
 
 def cancel_all(ids: Iterable[UUID], *, reason: str) -> Cancelled:

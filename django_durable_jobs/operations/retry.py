@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
 from django.db.models import F, Q
 from django.db.models.functions import Greatest
 
@@ -47,6 +48,11 @@ def retry(job: Identified | UUID | str, *, from_call: str | int | None = None) -
         advance_after_commit([sequence_key])
     if get_settings().notify:
         dialect().notify([queue])
+
+
+async def aretry(job: Identified | UUID | str, *, from_call: str | int | None = None) -> None:
+    """Do what ``retry`` does without blocking the event loop."""
+    await sync_to_async(retry)(job, from_call=from_call)
 
 
 def _retry(this: JobQuerySet, from_call: str | int | None) -> int:

@@ -19,9 +19,9 @@ from tests.docs.facts.markdown_tables import code, listed, markdown_table, prose
 
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Define": ("durable_job", "DurableJob", "Backoff"),
-    "Enqueue": ("enqueue", "aenqueue", "enqueue_many", "get_job", "new_job_id"),
-    "Change code, run again": ("Determinism", "fork", "export_history", "check_history"),
-    "Look at jobs": ("JobHandle", "Status", "retry", "cancel", "blocked_by"),
+    "Enqueue": ("enqueue", "aenqueue", "enqueue_many", "aenqueue_many", "get_job", "new_job_id"),
+    "Change code, run again": ("Determinism", "fork", "afork", "export_history", "check_history"),
+    "Look at jobs": ("JobHandle", "Status", "retry", "aretry", "cancel", "acancel", "blocked_by"),
     "Inside a job": ("call", "acall", "current_job", "JobContext", "NoRetry", "RetryAfter", "Snooze"),
     "Many jobs in one call": ("ChunkItem",),
     "Children": ("gather", "agather", "threshold", "Invocation", "Results", "ChildResult"),
@@ -40,8 +40,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "wait_for_approval",
         "await_for_approval",
         "Decision",
-        "approve",
-        "reject",
+        *("approve", "aapprove", "reject", "areject"),
         "pending_approvals",
     ),
 }
