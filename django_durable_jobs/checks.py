@@ -70,6 +70,12 @@ def _check_database_settings(database: str) -> Iterator[CheckMessage]:
             hint=f"Let the router allow {APP} there, or name the database it allows.",
             id=_id("E008"),
         )
+    if not given.get("AUTOCOMMIT", True):
+        yield Error(
+            f"AUTOCOMMIT of database {database!r} is False: every job would fail as one that left a transaction open.",
+            hint="Remove it, and use transaction.atomic() where a transaction is meant.",
+            id=_id("E013"),
+        )
     if given.get("ATOMIC_REQUESTS"):
         yield Warning(
             f"ATOMIC_REQUESTS of database {database!r} is on: jobs enqueued in a view exist only when the response is "

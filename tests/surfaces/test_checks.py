@@ -112,6 +112,14 @@ def test_the_server_of_these_tests_is_recent_enough_and_migrated() -> None:
     assert found(database="default") == ""
 
 
+def test_a_database_without_autocommit_is_an_error(database_options: dict[str, Any]) -> None:
+    database_options["AUTOCOMMIT"] = False
+    text = found()
+    assert "E013" in text
+    assert "AUTOCOMMIT" in text
+    assert "atomic()" in text
+
+
 def test_atomic_requests_and_endless_connections_are_warnings(database_options: dict[str, Any]) -> None:
     """N56."""
     database_options["ATOMIC_REQUESTS"] = True

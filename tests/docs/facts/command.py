@@ -27,6 +27,10 @@ CHECKS: Final[dict[str, tuple[str, str]]] = {
         "a worker that waits so long would lose its jobs: raise `LEASE`, or lower the other",
     ),
     "E012": ("migrations of ours are missing there (`check --database`)", "migrate that database"),
+    "E013": (
+        "`AUTOCOMMIT` of the jobs' database is `False`",
+        "every job would fail, as one that leaves a transaction open: remove it",
+    ),
     "W001": (
         "`ATOMIC_REQUESTS` is on for the jobs' database",
         "jobs enqueued in a view begin when the response is done: silence it if this is meant",
