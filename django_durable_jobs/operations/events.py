@@ -163,12 +163,13 @@ def take_event(job: Claimed, channel: Channel, key: str) -> str | None:
     had = Checkpoint.objects.using(alias()).filter(
         job_id=job.id, generation=job.generation, kind="event", name=channel.label, result__isnull=False
     )
-    # In the database: a job may have had more of them than a statement takes parameters.
     digits = Substr("result", 2, StrIndex("result", Value(",")) - 2)
-    numbers = had.values_list(Cast(digits, BigIntegerField()), flat=True)
+    numbers = set(had.values_list(Cast(digits, BigIntegerField()), flat=True))
     created = jobs().filter(id=job.id).values_list("created_at", flat=True).get()
-    new = _events(channel).filter(created_at__gte=created).exclude(id__in=numbers)
-    first = new.order_by("created_at", "id").values_list("id", "payload").first()
+    since = _events(channel).filter(created_at__gte=created).order_by("created_at", "id")
+    # Compared here: one reading of either list. A database may compare each event with each that the job has had.
+    number = next((one for one in since.values_list("id", flat=True) if one not in numbers), None)
+    first = since.filter(id=number).values_list("id", "payload").first() if number is not None else None
     if first is None:
         # Calls up to now have been heeded; without this the job would be woken by them for ever.
         _waits().filter(job_id=job.id, key=key).update(called=False)

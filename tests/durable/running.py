@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connections
 
 from django_durable_jobs import Backoff, durable_job, faults
 from django_durable_jobs.dialects import dialect_of
@@ -33,7 +35,7 @@ from django_durable_jobs.worker import sessions
 from django_durable_jobs.worker.executor import Executor
 from django_durable_jobs.worker.leases import Leases
 from tests.factories import claim_of, make_worker
-from tests.waiting import elsewhere, eventually
+from tests.waiting import eventually
 
 COMMITS = pytest.mark.django_db(transaction=True, available_apps=["django_durable_jobs", "tests"])
 """Mark of tests with real commits; emptying the tables of these apps alone takes a fraction of emptying all."""
@@ -57,6 +59,10 @@ async def async_scripted(script: str) -> Any:
     return await SCRIPTS[script]()
 
 
+PATIENCE = 30
+"""Seconds that an attempt may take."""
+
+
 class Killed(BaseException):
     """Stands for the sudden end of the process: nothing that the attempt would store after it is stored."""
 
@@ -71,6 +77,7 @@ class Runner:
         self.steady = SteadySave(LEASE)
         self.recorder = Recorder(self.steady, self.leases.cancel)
         self.executor = Executor(self.leases, self.recorder, self.worker.name, steady=self.steady)
+        self._thread = ThreadPoolExecutor(1, "runner")
 
     def enqueue(self, script: Callable[..., Any], **options: Any) -> JobHandle[Any]:
         """Enqueue a job that runs this script; several jobs may share it."""
@@ -86,8 +93,12 @@ class Runner:
         return job
 
     def run(self, job: Claimed) -> Outcome:
-        """Run a claimed job in a thread of its own, so that the test's connections are not the job's."""
-        return elsewhere(lambda: self.run_here(job))
+        """Run a claimed job in a thread for jobs, so that the test's connections are not the job's."""
+        return self._thread.submit(self.run_here, job).result(PATIENCE)
+
+    def forget_connections(self) -> None:
+        """Close the connections of the thread for jobs."""
+        self._thread.submit(connections.close_all).result(PATIENCE)
 
     def run_here(self, job: Claimed) -> Outcome:
         """Run a claimed job in this thread."""
@@ -123,6 +134,7 @@ class Runner:
         job = self.claim(rescued=rescued)
         with killed_at(point, at=at) as reached:
             self.run(job)
+        self.forget_connections()
         assert reached, f"the attempt never came to {point}"
         self.lose(job)
 
@@ -141,6 +153,8 @@ class Runner:
     def close(self) -> None:
         """Close threads and connections."""
         self.executor.close()
+        self.forget_connections()
+        self._thread.shutdown()
 
 
 @contextmanager

@@ -305,7 +305,7 @@ def test_i31_helper_threads_are_few_and_end_with_the_worker(runner: Runner) -> N
     job = runner.enqueue(script)
     assert isinstance(runner.attempt(), Completed)
     assert 1 <= job.result() <= 10
-    runner.close()
+    runner.executor.close()
     eventually(lambda: not [one.name for one in threading.enumerate() if one.name.startswith("durable-jobs-")])
 
 
