@@ -14,6 +14,7 @@ from django_durable_jobs import faults
 from django_durable_jobs.dialects import Dialect, dialect_of
 from django_durable_jobs.operations import enqueue
 from tests.databases import current_url, lane_of, using_database
+from tests.emptying import empty_by_delete
 from tests.reliability.harness import workers  # noqa: F401 -- a fixture
 from tests.servers import EmbeddedPostgres
 
@@ -28,6 +29,22 @@ TEMPLATE = "durable_jobs_template"
 # How long an example takes says how busy the machine is: other lanes and real workers run beside it.
 hypothesis.settings.register_profile("durable_jobs", deadline=None)
 hypothesis.settings.load_profile("durable_jobs")
+
+
+def pytest_configure() -> None:
+    """Empty tables between tests in the way that is quick here."""
+    if lane_of(current_url()) == "postgresql":
+        empty_by_delete()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that may take longest, by the limits that their tests give themselves."""
+    longest: dict[str, float] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        seconds = float(limit.args[0]) if limit is not None else 0.0
+        longest[item.location[0]] = max(seconds, longest.get(item.location[0], 0.0))
+    items.sort(key=lambda item: -longest[item.location[0]])
 
 
 def pytest_report_header() -> str:
