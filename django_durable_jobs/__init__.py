@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from .durable.values import aload_checkpoint, asave_checkpoint, load_checkpoint, save_checkpoint
     from .durable.versions import aget_version, apatched, get_version, patched
     from .errors import (
+        AlreadyPaused,
         ApprovalDecided,
         ApprovalExpired,
         ApprovalNotFound,
         ArgumentError,
         CallError,
+        CannotPause,
         ChildFailed,
         DurableJobsError,
         HistoryUnreadable,
@@ -44,10 +46,13 @@ if TYPE_CHECKING:
         JobEnded,
         JobFailed,
         JobNotFound,
+        JobPaused,
         LeaseLost,
         NonDeterminism,
         NoRetry,
+        NotPaused,
         OptionError,
+        QueueNotFound,
         RetryAfter,
         SerializationError,
         Snooze,
@@ -55,6 +60,7 @@ if TYPE_CHECKING:
         TimedOut,
         TransitionRefused,
         UnknownDefinition,
+        WorkerNotFound,
     )
     from .ids import new_job_id
     from .operations.approvals import aapprove, approve, areject, pending_approvals, reject
@@ -62,8 +68,18 @@ if TYPE_CHECKING:
     from .operations.events import aemit, emit
     from .operations.history import export_history
     from .operations.messages import asend_message, send_message
+    from .operations.pause import apause, aresume, is_paused, is_pausing, pause, paused_jobs, resume
+    from .operations.queues import (
+        apause_queue,
+        aresume_queue,
+        is_queue_paused,
+        pause_queue,
+        paused_queues,
+        resume_queue,
+    )
     from .operations.retry import aretry, retry
     from .operations.sequences import blocked_by
+    from .operations.workers import apause_worker, aresume_worker, pause_worker, resume_worker
     from .states import Status
 
 __version__ = "0.1.0"
@@ -92,6 +108,12 @@ _HOMES = {
     "durable.values": ("aload_checkpoint", "asave_checkpoint", "load_checkpoint", "save_checkpoint"),
     "durable.versions": ("aget_version", "apatched", "get_version", "patched"),
     "errors": (
+        "AlreadyPaused",
+        "CannotPause",
+        "NotPaused",
+        "QueueNotFound",
+        "WorkerNotFound",
+        "JobPaused",
         "ApprovalDecided",
         "ApprovalExpired",
         "ApprovalNotFound",
@@ -122,13 +144,24 @@ _HOMES = {
     "operations.events": ("aemit", "emit"),
     "operations.history": ("export_history",),
     "operations.messages": ("asend_message", "send_message"),
+    "operations.pause": ("apause", "aresume", "is_paused", "is_pausing", "pause", "paused_jobs", "resume"),
+    "operations.queues": (
+        "apause_queue",
+        "aresume_queue",
+        "is_queue_paused",
+        "pause_queue",
+        "paused_queues",
+        "resume_queue",
+    ),
     "operations.retry": ("aretry", "retry"),
     "operations.sequences": ("blocked_by",),
+    "operations.workers": ("apause_worker", "aresume_worker", "pause_worker", "resume_worker"),
     "states": ("Status",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AlreadyPaused",
     "ApprovalDecided",
     "ApprovalExpired",
     "ApprovalNotFound",
@@ -136,6 +169,7 @@ __all__ = [
     "AtomicStep",
     "Backoff",
     "CallError",
+    "CannotPause",
     "ChildFailed",
     "ChildResult",
     "ChunkItem",
@@ -151,12 +185,15 @@ __all__ = [
     "JobFailed",
     "JobHandle",
     "JobNotFound",
+    "JobPaused",
     "LeaseLost",
     "NoRetry",
     "NonDeterminism",
+    "NotPaused",
     "OptionError",
     "Pipeline",
     "Progress",
+    "QueueNotFound",
     "Results",
     "RetryAfter",
     "SerializationError",
@@ -166,6 +203,7 @@ __all__ = [
     "TimedOut",
     "TransitionRefused",
     "UnknownDefinition",
+    "WorkerNotFound",
     "aapprove",
     "acall",
     "acancel",
@@ -178,9 +216,15 @@ __all__ = [
     "aget_version",
     "aload_checkpoint",
     "apatched",
+    "apause",
+    "apause_queue",
+    "apause_worker",
     "approve",
     "aprogress",
     "areject",
+    "aresume",
+    "aresume_queue",
+    "aresume_worker",
     "aretry",
     "asave_checkpoint",
     "asend_message",
@@ -206,12 +250,23 @@ __all__ = [
     "get_job",
     "get_version",
     "idempotency_key",
+    "is_paused",
+    "is_pausing",
+    "is_queue_paused",
     "load_checkpoint",
     "new_job_id",
     "patched",
+    "pause",
+    "pause_queue",
+    "pause_worker",
+    "paused_jobs",
+    "paused_queues",
     "pending_approvals",
     "progress",
     "reject",
+    "resume",
+    "resume_queue",
+    "resume_worker",
     "retry",
     "save_checkpoint",
     "send_message",

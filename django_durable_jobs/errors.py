@@ -9,8 +9,13 @@
     ├── OptionError (ValueError)           an option's value is out of its range
     ├── UnknownDefinition (LookupError)    no durable job has this name
     ├── JobNotFound (LookupError)          no such job
+    ├── QueueNotFound (LookupError)        no such queue
+    ├── WorkerNotFound (LookupError)       no live worker has this id
     ├── TransitionRefused                  the job's status does not allow this order
-    │   └── JobEnded                       what is sent to the job cannot reach it any more
+    │   ├── JobEnded                       what is sent to the job cannot reach it any more
+    │   ├── AlreadyPaused                  a job, queue or worker that is paused, or is about to be
+    │   ├── NotPaused                      an order to resume what is not paused
+    │   └── CannotPause                    a job that has ended, or is to be cancelled
     ├── ApprovalNotFound (LookupError)     no such approval
     ├── ApprovalDecided                    somebody has decided this approval already
     ├── ApprovalExpired                    the job does not wait for this decision any more
@@ -33,6 +38,7 @@
     Raised *into* a job's code; a ``BaseException`` so that ``except Exception`` lets it pass:
     Interrupted
     ├── JobCancelled
+    ├── JobPaused
     └── LeaseLost
     Parking                                (the job's code ends here; the job waits)
 
@@ -78,12 +84,32 @@ class JobNotFound(DurableJobsError, LookupError):
     """There is no such job."""
 
 
+class QueueNotFound(DurableJobsError, LookupError):
+    """There is no such queue."""
+
+
+class WorkerNotFound(DurableJobsError, LookupError):
+    """No live worker has this id."""
+
+
 class TransitionRefused(DurableJobsError):
     """The status of the job does not allow this order."""
 
 
 class JobEnded(TransitionRefused):
     """The job has ended: nothing that is sent to it reaches it any more."""
+
+
+class AlreadyPaused(TransitionRefused):
+    """This is paused already, or is about to be."""
+
+
+class NotPaused(TransitionRefused):
+    """This is not paused."""
+
+
+class CannotPause(TransitionRefused):
+    """This cannot be paused any more."""
 
 
 class ApprovalNotFound(DurableJobsError, LookupError):
@@ -195,6 +221,10 @@ class Snooze(Exception):
 
 class Interrupted(BaseException):
     """The worker asks this job's code to stop; the job goes on elsewhere or later."""
+
+
+class JobPaused(Interrupted):
+    """An order came to pause this job; it goes on where its code notices, once it is resumed."""
 
 
 class JobCancelled(Interrupted):

@@ -44,6 +44,12 @@ CLOCKED: Final = DUE_LATER | {Status.WAITING}
 OPEN: Final = frozenset(Status) - FINAL
 """Statuses of a job whose life goes on."""
 
+PAUSABLE: Final = OPEN - {Status.RUNNING, Status.PAUSED}
+"""Statuses that an order to pause ends at once, and to which an order to resume leads back."""
+
+LINES: Final = frozenset({Status.WAITING, Status.PAUSED})
+"""Statuses in which a job of a sequence may wait for its turn: a paused one keeps its place in the line."""
+
 LAST_FINAL: Final = max(FINAL).value
 """Final statuses sort before the open ones, so "still open" is one stretch of an index that ends with the status."""
 assert min(OPEN).value > LAST_FINAL  # noqa: S101 -- a slip of ours, seen at import
@@ -77,6 +83,11 @@ class Transition:
     def starts_lease(self) -> bool:
         """Whether the move hands the job to a worker."""
         return self.target is Status.RUNNING
+
+    @property
+    def heeds_pause(self) -> bool:
+        """Whether a running job that is to be paused comes to be so by this move, in place of ``target``."""
+        return Status.RUNNING in self.sources and self.target in PAUSABLE
 
     @property
     def ends_life(self) -> bool:
@@ -113,12 +124,17 @@ TRANSITIONS: Final[dict[str, Transition]] = dict(
             Actor.OPERATOR,
         ),
         _row("line_up", set(UNSUCCESSFUL), Status.WAITING, Actor.OPERATOR),
+        _row("pause", PAUSABLE, Status.PAUSED, Actor.OPERATOR),
+        _row("seize", _RUNNING, Status.PAUSED, Actor.OPERATOR),
+        _row("take_away", _RUNNING, Status.PENDING, Actor.OPERATOR),
+        *(_row(f"resume_{status}", {Status.PAUSED}, status, Actor.OPERATOR) for status in sorted(PAUSABLE)),
     ]
 )
 """Every verb of the system. ``rescue`` and ``give_up`` act on a lease that is over: the first returns the
 job to its queue, the second ends a job whose attempts are used up. ``stop`` is how the holder obeys an order to
 cancel; ``recall`` brings a job whose compensations must run first to a worker; ``line_up`` is
-``retry`` for a job of a sequence, whose turn must come again."""
+``retry`` for a job of a sequence, whose turn must come again. ``seize`` and ``take_away`` end the lease of a worker
+that is not asked; ``resume_...`` leads a job back to the status that it was paused in."""
 
 
 def may_move(verb: str, status: Status | str) -> bool:

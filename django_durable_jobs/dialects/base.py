@@ -17,7 +17,7 @@ from django.db.models.functions import Greatest
 
 from ..states import CLOCKED, TRANSITIONS, Status
 from .now import DatabaseNow
-from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, NewJob, Promoted, Saved
+from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, NewJob, Promoted, Saved, Want
 from .transactions import Transactions
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Dialect(Transactions):
         jobs = self.model("Job").objects.using(self.alias)
         side = Q(rescues__gt=0) if claim.rescued else Q(rescues=0)
         claimed: list[Claimed] = []
-        for queue, amount in claim.wants:
+        for queue, amount in self._open(claim):
             rows = list(
                 jobs.pending()
                 .filter(side, queue=queue)
@@ -143,6 +143,24 @@ class Dialect(Transactions):
                 for row in map(Claimed._make, rows)
             ]
         return claimed
+
+    def _open(self, claim: Claim) -> list[Want]:
+        """Return what is wanted of queues that are not paused; nothing for a worker that is.
+
+        Their rows stay locked for sharing, so that a pause waits for this claim, and this claim for a pause.
+        """
+        lock, names = self.lock_for_sharing, [want.queue for want in claim.wants]
+        marks = ", ".join(["%s"] * len(names))
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"SELECT paused_at FROM {self.table('Worker')} WHERE id = %s {lock}", [claim.worker_id])
+            if any(paused_at is not None for (paused_at,) in cursor.fetchall()):
+                return []
+            # All are read: a row that the condition leaves out would not stay locked.
+            cursor.execute(
+                f"SELECT name, paused_at FROM {self.table('Queue')} WHERE name IN ({marks}) ORDER BY name {lock}", names
+            )
+            paused = {name for name, paused_at in cursor.fetchall() if paused_at is not None}
+        return [want for want in claim.wants if want.queue not in paused]
 
     def _complete(self, completions: Sequence[Completion]) -> set[UUID]:
         jobs = self.model("Job").objects.using(self.alias)
@@ -219,7 +237,7 @@ class Dialect(Transactions):
     # Checkpoints --------------------------------------------------------------------------------------------
 
     def save_checkpoints(self, rows: Sequence[NewCheckpoint]) -> Saved:
-        """Store checkpoints of several jobs in one commit; say which are stored, and which jobs are to be cancelled.
+        """Store checkpoints of several jobs in one commit; say which are stored, and what their jobs are ordered to do.
 
         The rows of the jobs are locked under their tokens first: a bare guarded INSERT would let a worker
         that lost its lease slip a row in beside the next attempt.
@@ -234,10 +252,10 @@ class Dialect(Transactions):
             .filter(id__in={row.job_id for row in rows})
             .order_by("id")
             .select_for_update()
-            .values_list("id", "token", "cancel_requested_at")
+            .values_list("id", "token", "cancel_requested_at", "pause_requested_at")
         )
         # By job and token: a group may hold rows of a lost attempt beside those of the present one.
-        owned = {(job_id, token): asked is not None for job_id, token, asked in held}
+        owned = {(job_id, token): orders for job_id, token, *orders in held}
         kept = [row for row in rows if (row.job_id, row.token) in owned]
         table = self.model("Checkpoint").objects.using(self.alias)
         try:
@@ -247,8 +265,9 @@ class Dialect(Transactions):
             # A key is there already: an earlier try of ours whose answer was lost. What is stored stays.
             for row in kept:
                 self._save_or_recognise(row)
-        cancelled = {row.job_id for row in kept if owned[row.job_id, row.token]}
-        return Saved({(row.job_id, row.key) for row in kept}, cancelled)
+        cancelled = {row.job_id for row in kept if owned[row.job_id, row.token][0] is not None}
+        pausing = {row.job_id for row in kept if owned[row.job_id, row.token][1] is not None}
+        return Saved({(row.job_id, row.key) for row in kept}, cancelled, pausing - cancelled)
 
     def _save_or_recognise(self, row: NewCheckpoint) -> None:
         values = _without_token(row)

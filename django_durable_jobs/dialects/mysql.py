@@ -32,6 +32,7 @@ class MySQL(Dialect):
     """MariaDB and MySQL."""
 
     exact_collation: ClassVar[str | None] = "utf8mb4_bin"
+    lock_for_sharing: ClassVar[str] = "LOCK IN SHARE MODE"
     minimum: ClassVar = {True: (10, 6), False: (8, 0, 1)}
 
     def now_sql(self) -> str:

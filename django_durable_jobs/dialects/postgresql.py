@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 _RUNNING: Final = Status.RUNNING.value
+_PAUSE, _CANCEL = 1, 2
+_ORDER: Final = (
+    f"CASE WHEN cancel_requested_at IS NOT NULL THEN {_CANCEL} WHEN pause_requested_at IS NOT NULL THEN {_PAUSE} END"
+)
+"""What a running job is ordered to do."""
 _CHECKPOINT: Final = "job_id, generation, key, name, kind, result, error, created_at"
 
 
@@ -69,29 +74,52 @@ class PostgreSQL(PostgreSQLSession):
         MATERIALIZED keeps the planner from running the locking subquery more than once, which would lock and
         return more rows than the limit. ANY (ARRAY(...)) keeps it on the primary key: joined, the rows of a LIMIT
         that is not a constant are guessed as a tenth of the queue, and the whole table is read to hash it.
+
+        A pause is a barrier: the rows of the queues and of the worker are locked for sharing, which reads them as they
+        are now, not as the statement's snapshot has them. So a pause waits for claims that are on their way, and a
+        claim that has begun before a pause but comes later takes nothing. Nothing is locked where nothing is pending.
+        Whether one is paused is asked outside of what locks: a condition in there is asked of the snapshot first.
         """
         verb = TRANSITIONS["claim"]
         (source,) = verb.sources
         now = self.now_sql()
         columns = ", ".join(f"job.{name}" for name in Claimed._fields)
         return f"""
+            wanted AS MATERIALIZED (
+                SELECT queue, amount FROM unnest(%(queues)s::text[], %(amounts)s::int[]) AS wanted(queue, amount)
+                WHERE NOT EXISTS (
+                    SELECT FROM {self.table("Queue")} WHERE name = wanted.queue AND paused_at IS NOT NULL
+                ) AND NOT EXISTS (
+                    SELECT FROM {self.table("Worker")} WHERE id = %(worker)s AND paused_at IS NOT NULL
+                )
+            ),
             picked AS MATERIALIZED (
-                SELECT job.id
-                FROM unnest(%(queues)s::text[], %(amounts)s::int[]) AS wanted(queue, amount)
-                CROSS JOIN LATERAL (
-                    SELECT id FROM {self.table("Job")} AS job
+                SELECT job.id, job.queue
+                FROM wanted CROSS JOIN LATERAL (
+                    SELECT id, queue FROM {self.table("Job")} AS job
                     WHERE job.status = '{source}' AND job.queue = wanted.queue
                         AND job.rescues {"> 0" if rescued else "= 0"}
                     ORDER BY job.rank, job.id LIMIT wanted.amount
                     FOR UPDATE SKIP LOCKED
                 ) AS job
             ),
+            gates AS MATERIALIZED (
+                SELECT name, paused_at FROM {self.table("Queue")}
+                WHERE name = ANY (ARRAY(SELECT DISTINCT queue FROM picked)) ORDER BY name FOR SHARE
+            ),
+            holder AS MATERIALIZED (
+                SELECT paused_at FROM {self.table("Worker")}
+                WHERE id = %(worker)s AND EXISTS (SELECT FROM picked) FOR SHARE
+            ),
             claimed AS (
                 UPDATE {self.table("Job")} AS job SET
                     status = '{verb.target}', token = token + 1, attempt = attempt + 1,
                     max_attempts = greatest(max_attempts, attempt + 1), worker_id = %(worker)s,
                     started_at = {now}, lease_expires_at = {now} + %(lease)s
-                WHERE job.id = ANY (ARRAY(SELECT id FROM picked)) AND job.status = '{source}'
+                WHERE job.id = ANY (ARRAY(
+                    SELECT id FROM picked WHERE queue <> ALL (ARRAY(SELECT name FROM gates WHERE paused_at IS NOT NULL))
+                        AND NOT EXISTS (SELECT FROM holder WHERE paused_at IS NOT NULL)
+                )) AND job.status = '{source}'
                 RETURNING {columns}
             )"""
 
@@ -162,7 +190,7 @@ class PostgreSQL(PostgreSQLSession):
                 )
                     AS given(job_id, token, generation, key, name, kind, result, error)
             ), held AS MATERIALIZED (
-                SELECT job.id, job.token, job.cancel_requested_at FROM {self.table("Job")} AS job
+                SELECT job.id, job.token, {_ORDER} AS ordered FROM {self.table("Job")} AS job
                 WHERE job.id IN (SELECT job_id FROM given) AND job.status = '{_RUNNING}'
                 ORDER BY job.id FOR SHARE
             ), added AS (
@@ -171,31 +199,37 @@ class PostgreSQL(PostgreSQLSession):
                 FROM given JOIN held ON held.id = given.job_id AND held.token = given.token
                 RETURNING job_id, key
             )
-            SELECT job_id, key, cancel_requested_at IS NOT NULL FROM added JOIN held ON id = job_id
+            SELECT job_id, key, ordered FROM added JOIN held ON id = job_id
         """
         found = self._insert_checkpoints(sql, [list(column) for column in zip(*rows, strict=True)])
         if found is None:
             return super().save_checkpoints(rows)
-        return Saved({row[:2] for row in found}, {row[0] for row in found if row[2]})
+        return Saved(
+            {row[:2] for row in found},
+            {row[0] for row in found if row[2] == _CANCEL},
+            {row[0] for row in found if row[2] == _PAUSE},
+        )
 
     def _save_checkpoint(self, row: NewCheckpoint) -> Saved:
         """Do the same for one row: most workflows are alone, and this runs in two thirds of the time."""
         sql = f"""
             WITH held AS MATERIALIZED (
-                SELECT id, cancel_requested_at FROM {self.table("Job")} AS job
+                SELECT id, {_ORDER} AS ordered FROM {self.table("Job")} AS job
                 WHERE job.id = %b AND job.token = %s AND job.status = '{_RUNNING}' FOR SHARE
             ), added AS (
                 INSERT INTO {self.table("Checkpoint")} ({_CHECKPOINT})
                 SELECT id, %s, %s, %s, %s, %s, %s, {self.now_sql()} FROM held
             )
-            SELECT cancel_requested_at IS NOT NULL FROM held
+            SELECT ordered FROM held
         """
         found = self._insert_checkpoints(sql, row)
         if found is None:
             return super().save_checkpoints([row])
         if not found:
-            return Saved(set(), set())
-        return Saved({(row.job_id, row.key)}, {row.job_id} if found[0][0] else set())
+            return Saved(set(), set(), set())
+        (order,) = found[0]
+        this = {row.job_id}
+        return Saved({(row.job_id, row.key)}, this if order == _CANCEL else set(), this if order == _PAUSE else set())
 
     def _insert_checkpoints(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]] | None:
         """Run one statement and return its rows; ``None`` when a key is there already.

@@ -113,7 +113,10 @@ class NewCheckpoint(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What became of checkpoints: which (job, key) are stored, and which of their jobs are to be cancelled."""
+    """What became of checkpoints: which (job, key) are stored, and what their jobs are ordered to do."""
 
     stored: set[tuple[UUID, str]]
     cancelled: set[UUID]
+    """Jobs that are to be cancelled."""
+    pausing: set[UUID]
+    """Jobs that are to be paused."""

@@ -204,6 +204,8 @@ class SQLite(Dialect):
             WHERE id IN (
                 SELECT id FROM {self.table("Job")}
                 WHERE status = '{source}' AND queue = %s AND rescues {side}
+                    AND NOT EXISTS (SELECT 1 FROM {self.table("Queue")} WHERE name = %s AND paused_at IS NOT NULL)
+                    AND NOT EXISTS (SELECT 1 FROM {self.table("Worker")} WHERE id = %s AND paused_at IS NOT NULL)
                 ORDER BY rank, id LIMIT %s
             ) AND status = '{source}'
             RETURNING {", ".join(Claimed._fields)}
@@ -211,7 +213,7 @@ class SQLite(Dialect):
         claimed: list[Claimed] = []
         with self.connection.cursor() as cursor:
             for queue, amount in claim.wants:
-                cursor.execute(sql, [claim.worker_id, queue, amount])
+                cursor.execute(sql, [claim.worker_id, queue, queue, claim.worker_id, amount])
                 rows = list(map(_claimed, cursor.fetchall()))
                 claimed += sorted(rows, key=lambda row: (row.rank, row.id))
         return claimed

@@ -36,6 +36,8 @@ class Transactions(Sessions):
     """Can two connections write at once?"""
     has_skip_locked: ClassVar[bool] = True
     """Does a claim pass over rows that another claim has locked?"""
+    lock_for_sharing: ClassVar[str] = "FOR SHARE"
+    """The end of a SELECT that keeps what it reads from being changed until the transaction ends."""
     exact_collation: ClassVar[str | None] = None
     """Which collation makes a text equal to itself only, where that is not the default?"""
 

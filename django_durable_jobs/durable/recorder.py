@@ -19,7 +19,7 @@ from uuid import UUID
 from ..dialects.rows import NewCheckpoint, Saved
 from ..errors import Interrupted
 from ..faults import fault
-from ..operations.steps import not_held
+from ..operations.steps import cancelled, not_held, paused
 
 Rows = Sequence[NewCheckpoint]
 Result = TypeVar("Result")
@@ -65,10 +65,10 @@ class _Ticket:
 class Recorder:
     """Writes checkpoints for all threads of a process; ``record`` returns when they are committed."""
 
-    def __init__(self, save: Save, cancelled: Callable[[UUID], object] = lambda _job: None) -> None:
-        """Take what stores, which is called by one thread at a time, and whom to tell that a job is to be cancelled."""
+    def __init__(self, save: Save, ordered: Callable[[UUID, Interrupted], object] = lambda _job, _why: None) -> None:
+        """Take what stores, which is called by one thread at a time, and whom to tell what a job is ordered to do."""
         self._save = save
-        self._cancelled = cancelled
+        self._ordered = ordered
         self._guard = threading.Lock()
         self._writing = threading.Lock()
         self._busy = False
@@ -175,11 +175,13 @@ class Recorder:
 
     def _write(self, groups: list[_Group]) -> None:
         with self._writing:
-            stored, cancelled = self._save([row for group in groups for row in group.rows])
-        for job_id in cancelled:
-            self._cancelled(job_id)
+            saved = self._save([row for group in groups for row in group.rows])
+        for job_id in saved.cancelled:
+            self._ordered(job_id, cancelled(job_id))
+        for job_id in saved.pausing:
+            self._ordered(job_id, paused(job_id))
         for group in groups:
-            if any((row.job_id, row.key) not in stored for row in group.rows):
+            if any((row.job_id, row.key) not in saved.stored for row in group.rows):
                 group.error = not_held(group.rows[0].job_id)
 
 

@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy as _
 from ..ids import new_job_id
 from ..querysets.jobs import JobQuerySet
 from ..rendering import visible
-from ..states import CLOCKED, DUE_LATER, FINAL, Status
+from ..states import CLOCKED, DUE_LATER, FINAL, LINES, Status
 from .fields import NameField
 from .indexes import PresentIndex, StatusIndex
 
@@ -131,7 +131,7 @@ class Job(models.Model):
             # Whether children of one call are open, or have failed, is one look per status.
             PresentIndex(fields=["parent", "parent_call", "status"], name="ddj_job_children"),
             # The oldest job of a sequence that waits is the first of a stretch. What has ended is not in it.
-            StatusIndex(fields=["sequence_key", "id"], name="ddj_job_sequence", statuses=[Status.WAITING.value]),
+            StatusIndex(fields=["sequence_key", "id"], name="ddj_job_sequence", statuses=_values(LINES)),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(name="ddj_job_status", condition=Q(status__in=_values(frozenset(Status)))),

@@ -11,10 +11,15 @@ from .fields import NameField
 
 
 class Queue(models.Model):
-    """A named queue."""
+    """A named queue, and whether it is paused. Claims look at that in the statement that claims."""
 
     name = NameField(_("name"), max_length=100, primary_key=True)
     created_at = models.DateTimeField(_("created at"), db_default=Now())
+    paused_at = models.DateTimeField(_("paused at"), null=True, blank=True)
+    pause_mode = models.CharField(_("pause mode"), max_length=10, db_default="")
+    pause_reason = models.TextField(_("pause reason"), db_default="")
+    paused_by = models.CharField(_("paused by"), max_length=200, db_default="")
+    resume_at = models.DateTimeField(_("resumes at"), null=True, blank=True)
 
     class Meta:
         verbose_name = _("queue")

@@ -26,6 +26,13 @@ class Worker(models.Model):
     lost_with = models.IntegerField(
         _("lost with"), null=True, blank=True, help_text=_("How many jobs it held when it was found lost.")
     )
+    paused_at = models.DateTimeField(_("paused at"), null=True, blank=True)
+    pause_mode = models.CharField(_("pause mode"), max_length=10, db_default="")
+    pause_reason = models.TextField(_("pause reason"), db_default="")
+    paused_by = models.CharField(_("paused by"), max_length=200, db_default="")
+    obeys = models.JSONField(
+        _("obeys"), default=dict, help_text=_("Pauses it has obeyed: no job of these queues begins here any more.")
+    )
 
     objects = WorkerQuerySet.as_manager()
 

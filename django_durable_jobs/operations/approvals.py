@@ -15,7 +15,7 @@ from django.db.models import F, Q, QuerySet
 from ..conf import get_settings
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Claimed
-from ..errors import ApprovalDecided, ApprovalExpired, ApprovalNotFound, JobEnded, OptionError
+from ..errors import ApprovalDecided, ApprovalExpired, ApprovalNotFound, JobEnded
 from ..ids import Identified, id_of
 from ..models import Approval
 from ..rendering import safe_repr
@@ -23,12 +23,12 @@ from ..serialization import encode
 from ..states import FINAL, OPEN, Status
 from .checkpoints import BEGINNING
 from .database import alias, dialect, jobs
+from .orders import LONGEST_BY, check_text
 from .wake import APPROVAL, SEVERAL, _wake
 
 APPROVED: Final = "approved"
 REJECTED: Final = "rejected"
 EXPIRED: Final = "expired"
-LONGEST_BY: Final = 200
 LONGEST_COMMENT: Final = 10_000
 HIGHEST: Final = 2**63
 LONGEST_NUMBER: Final = 20
@@ -79,8 +79,8 @@ def _open() -> Q:
 
 def _decide(approval: Approval | int | str, decision: str, by: str, comment: str) -> None:
     number = _number_of(approval)
-    _check_text("by", by, LONGEST_BY)
-    _check_text("comment", comment, LONGEST_COMMENT)
+    check_text("by", by, LONGEST_BY)
+    check_text("comment", comment, LONGEST_COMMENT)
     dialect().in_own_transaction(lambda: _store_decision(number, decision, by, comment))
 
 
@@ -91,12 +91,6 @@ def _number_of(approval: object) -> int:
     if isinstance(number, int) and not isinstance(number, bool) and 0 < number < HIGHEST:
         return number
     raise ApprovalNotFound(f"There is no approval {safe_repr(number, 80)}.")
-
-
-def _check_text(what: str, text: object, longest: int) -> None:
-    if not isinstance(text, str) or len(text) > longest:
-        raise OptionError(f"{what} must be a text of at most {longest} characters, not {safe_repr(text, 80)}.")
-    encode(text, limit=8 * longest, what=what)  # refuses what some databases do
 
 
 def _store_decision(number: int, decision: str, by: str, comment: str) -> None:

@@ -14,23 +14,20 @@ from uuid import UUID
 
 from asgiref.sync import sync_to_async
 
-from ..conf import get_settings
 from ..dialects.now import DatabaseNow
 from ..errors import JobNotFound, TransitionRefused
 from ..ids import Identified, id_of
-from ..querysets.jobs import JobQuerySet
 from ..states import OPEN, Status
 from . import reports
 from .compensations import COMPENSATION, ENDING, kinds
 from .database import dialect, jobs
+from .orders import CANCEL, tell
 from .reports import RUN
 from .sequences import advance_after_commit
 from .transition import move
 from .wake import wake_waiting
 
 BATCH: Final = 500
-CANCEL: Final = "cancel "
-"""How a notification begins that asks the holder of a running job to stop it; the job's id follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +100,9 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
             for row in rows:
                 if row[0] in at_once and RUN in undoing.get(row[0], ()):
                     reports.write(row[0], row[4], "cancelled")
-        if running and get_settings().notify:
+        if running:
             queues = these.pending().values_list("queue", flat=True).distinct()
-            dialect().notify([*(f"{CANCEL}{job_id}" for job_id in running), *queues])
+            tell(*(f"{CANCEL}{job_id}" for job_id in running), *queues)
         gone = set(at_once)
         ended = [row for row in rows if row[0] in gone]
         groups = {(row[2], row[3]) for row in ended if row[2] is not None}
@@ -117,9 +114,3 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
     if parents:
         wake_waiting(parents)
     advance_after_commit(sequences)
-
-
-def cancelled_jobs_of(worker_id: int) -> list[UUID]:
-    """Return the jobs that a worker runs and that are to be cancelled."""
-    asked: JobQuerySet = jobs().held_by(worker_id).filter(cancel_requested_at__isnull=False)
-    return list(asked.values_list("id", flat=True))

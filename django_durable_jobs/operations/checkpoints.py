@@ -47,7 +47,7 @@ def fixed_by(beginning: str) -> Any:
 
 
 def save(rows: Sequence[NewCheckpoint]) -> Saved:
-    """Store checkpoints in one commit; say which (job, key) are stored, and which jobs are to be cancelled.
+    """Store checkpoints in one commit; say which (job, key) are stored, and what jobs are ordered to do.
 
     One that is missing had lost its lease: its writer must stop. A key that is stored already is never
     changed.

@@ -25,7 +25,7 @@ from ..dialects.rows import NewJob
 from ..errors import JobNotFound
 from ..ids import Identified, id_of
 from ..models import Job, Sequence
-from ..states import OPEN, Status
+from ..states import LINES, OPEN, Status
 from .database import alias, dialect, jobs
 from .transition import move
 from .wake import LINED_UP, TIME
@@ -85,18 +85,19 @@ def _advance(keys: list[str]) -> int:
     free = [key for key in keys if fronts.get(key) not in under_way]
     oldest = {key: job_id for key in free if (job_id := _oldest(key)) is not None}
     # Those that were cancelled or deleted since they were read are missing; who did it looks after the commit.
-    found = (
+    found = list(
         jobs()
         .filter(id__in=oldest.values())
-        .in_status(Status.WAITING)
+        .in_status(*LINES)
         .order_by("id")
         .select_for_update()
-        .values_list("id", "queue", "waiting_for")
+        .values_list("id", "queue", "waiting_for", "status")
     )
     # Not asked of the database, which might read everything that waits in line to answer it.
-    rows = [row for row in found if (row[2] or "").startswith(LINED_UP)]
+    rows = [row[:3] for row in found if row[3] == Status.WAITING and (row[2] or "").startswith(LINED_UP)]
     _let_go_on(rows)
-    going = {row[0] for row in rows}
+    # One that is paused is at the front now; who resumes it looks again.
+    going = {row[0] for row in rows} | {row[0] for row in found if row[3] == Status.PAUSED}
     chosen = {key: job_id for key, job_id in oldest.items() if job_id in going}
     for key, job_id in chosen.items():
         sequences.filter(key=key).update(job_id=job_id)
@@ -106,10 +107,16 @@ def _advance(keys: list[str]) -> int:
 
 
 def _oldest(key: str) -> UUID | None:
-    # When the front has ended, all that wait are lined up. The key is given as a range, as then only the index of
-    # sequences has the order: by the primary key PostgreSQL would read what has ended, if that is most of the table.
-    waiting = jobs().filter(sequence_key__gte=key, sequence_key__lte=key).in_status(Status.WAITING)
-    return waiting.order_by("sequence_key", "id").values_list("id", flat=True).first()
+    """Return the oldest job that is lined up; one that was paused there keeps its place, and those behind it theirs.
+
+    When the front has ended, all that wait are lined up, and what is paused was.
+    """
+    # The key is given as a range, as then only the index of sequences has the order: by the primary key PostgreSQL
+    # would read what has ended, if that is most of the table. One look for each status: see `StatusIndex`.
+    these = jobs().filter(sequence_key__gte=key, sequence_key__lte=key).order_by("sequence_key", "id")
+    looks = [LINES] if dialect().has_partial_indexes else [{status} for status in LINES]
+    found = (these.in_status(*look).values_list("id", flat=True).first() for look in looks)
+    return min((job_id for job_id in found if job_id is not None), default=None)
 
 
 def _let_go_on(rows: list[tuple[UUID, str, str | None]]) -> None:

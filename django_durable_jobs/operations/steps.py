@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from ..dialects.rows import Claimed, NewCheckpoint
-from ..errors import JobCancelled, LeaseLost
+from ..errors import JobCancelled, JobPaused, LeaseLost
 from ..models import Checkpoint
 from .checkpoints import Stored, save
 from .database import alias, jobs
@@ -27,18 +27,25 @@ def cancelled(job_id: UUID) -> JobCancelled:
     return JobCancelled(f"Job {job_id} was cancelled by an order.")
 
 
+def paused(job_id: UUID) -> JobPaused:
+    """Return what is raised into an attempt whose job is to be paused."""
+    return JobPaused(f"Job {job_id} is to be paused.")
+
+
 def hold(job: Claimed, *, heed: bool = True) -> None:
     """Lock the row of a running job under its token, for the rest of the transaction.
 
-    Raises ``LeaseLost`` when the token is no longer the present one, and ``JobCancelled`` when the job is to be
-    cancelled, unless that is not to be heeded.
+    Raises ``LeaseLost`` when the token is no longer the present one, and ``JobCancelled`` or ``JobPaused`` when that
+    is ordered, unless it is not to be heeded.
     """
     this = jobs().running().filter(id=job.id, token=job.token).select_for_update()
-    found = this.values_list("id", "cancel_requested_at").first()
+    found = this.values_list("cancel_requested_at", "pause_requested_at").first()
     if found is None:
         raise not_held(job.id)
-    if found[1] is not None and heed:
+    if heed and found[0] is not None:
         raise cancelled(job.id)
+    if heed and found[1] is not None:
+        raise paused(job.id)
 
 
 def once(

@@ -30,6 +30,7 @@ from operator import or_
 from typing import Final
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import CharField, Exists, F, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce, Substr
 from django.db.models.lookups import IsNull, LessThanOrEqual
@@ -77,7 +78,7 @@ def park(job: Claimed, outcome: Parked) -> bool:
         waiting_for=SEVERAL if several else outcome.waits[0],
         run_at=DatabaseNow() + LOOK_AGAIN if several and until is None else until,
     )
-    if moved and _has_come(job, outcome.waits):
+    if moved and _has_come(job.id, job.generation, outcome.waits):
         _wake(jobs().filter(id=job.id))
     fault("parked")
     return bool(moved)
@@ -88,7 +89,20 @@ def wait_at(prefix: str, key: str, text: str) -> str:
     return f"{prefix}{key} {text}"[:LONGEST]
 
 
-def _has_come(job: Claimed, waits: Iterable[str]) -> bool:
+def look_again(job_id: UUID) -> None:
+    """End the wait of a job that has just been resumed, if what it waits for has come; under the lock of its row."""
+    row = jobs().filter(id=job_id).in_status(Status.WAITING).values_list("generation", "waiting_for").first()
+    generation, waiting_for = row or (0, None)
+    if waiting_for is None:
+        return
+    if waiting_for.startswith(CHILDREN):
+        # A child that ends meanwhile sees a job that is paused until this is committed.
+        transaction.on_commit(lambda: wake_waiting({(job_id, waiting_for)}) and None, using=alias(), robust=True)
+    elif waiting_for == SEVERAL or _has_come(job_id, generation, [waiting_for]):
+        wake([job_id])
+
+
+def _has_come(job_id: UUID, generation: int, waits: Iterable[str]) -> bool:
     """Look in the transaction that parked the job, which has its row locked."""
 
     def after(prefix: str) -> list[str]:
@@ -98,13 +112,13 @@ def _has_come(job: Claimed, waits: Iterable[str]) -> bool:
         return [text.partition(" ")[0] for text in after(prefix)]
 
     name = alias()
-    sent = Message.objects.using(name).filter(job_id=job.id, name__in=after(MESSAGE), consumed_at=None)
-    called = EventWait.objects.using(name).filter(job_id=job.id, key__in=places(EVENT), called=True)
+    sent = Message.objects.using(name).filter(job_id=job_id, name__in=after(MESSAGE), consumed_at=None)
+    called = EventWait.objects.using(name).filter(job_id=job_id, key__in=places(EVENT), called=True)
     decided = Approval.objects.using(name).filter(
-        job_id=job.id, generation=job.generation, key__in=places(APPROVAL), decision__isnull=False
+        job_id=job_id, generation=generation, key__in=places(APPROVAL), decision__isnull=False
     )
     # Django asks nothing of the database about an empty list.
-    return any(found.exists() for found in (sent, called, decided)) or _is_to_be_cancelled(job.id)
+    return any(found.exists() for found in (sent, called, decided)) or _is_to_be_cancelled(job_id)
 
 
 def _is_to_be_cancelled(job_id: UUID) -> bool:

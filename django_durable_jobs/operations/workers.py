@@ -1,14 +1,21 @@
-"""The rows of worker processes."""
+"""The rows of worker processes, and orders to pause and resume one."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db.models import QuerySet
 
 from ..dialects.now import DatabaseNow
-from ..errors import WorkerNameTaken
+from ..errors import AlreadyPaused, NotPaused, WorkerNameTaken, WorkerNotFound
 from ..faults import fault
 from ..models import Worker
-from .database import alias, dialect
+from ..rendering import safe_repr
+from .database import alias, dialect, jobs
+from .orders import LONGEST_BY, LONGEST_REASON, LOOK, Mode, check_mode, check_text, tell
+from .queues import take_away
 
 
 def register(  # noqa: PLR0913 -- the columns of a row, by name
@@ -94,3 +101,66 @@ def stopped(worker_id: int) -> None:
 def has_registered(name: str, pid: int) -> bool:
     """Answer whether the process that was started under this name has begun to work."""
     return Worker.objects.using(alias()).filter(name=name, pid=pid).exists()
+
+
+def pause_worker(worker: Worker | str, *, mode: Mode = "graceful", reason: str = "", by: str = "") -> None:
+    """Pause a live worker, on whatever host: when this returns, it claims no job any more.
+
+    What it runs goes on (graceful), or is taken away and goes back to its queues with its attempt (aggressive). What it
+    has claimed but not begun it hands back. It keeps its heartbeat and its chores. Raises ``WorkerNotFound``,
+    ``AlreadyPaused`` and ``OptionError``; then nothing has changed.
+    """
+    mode = check_mode(mode)
+    order = {
+        "pause_mode": mode,
+        "pause_reason": check_text("reason", reason, LONGEST_REASON),
+        "paused_by": check_text("by", by, LONGEST_BY),
+    }
+    name = worker.name if isinstance(worker, Worker) else worker
+    worker_id = dialect().in_own_transaction(lambda: _pause(name, order))
+    if mode == "aggressive":
+        take_away(jobs().filter(worker_id=worker_id))
+
+
+def resume_worker(worker: Worker | str) -> None:
+    """Let a paused worker go on. Raises ``WorkerNotFound`` and ``NotPaused``."""
+    name = worker.name if isinstance(worker, Worker) else worker
+    alive = _alive(name)
+    resumed = {"paused_at": None, "pause_mode": "", "pause_reason": "", "paused_by": ""}
+    if not alive.filter(paused_at__isnull=False).update(**resumed):
+        if not alive.exists():
+            raise _not_found(name)
+        raise NotPaused(f"Worker {name!r} is not paused.")
+    tell(LOOK)
+
+
+async def apause_worker(worker: Worker | str, **order: Any) -> None:
+    """Do what ``pause_worker`` does without blocking the event loop."""
+    await sync_to_async(pause_worker)(worker, **order)
+
+
+async def aresume_worker(worker: Worker | str) -> None:
+    """Do what ``resume_worker`` does without blocking the event loop."""
+    await sync_to_async(resume_worker)(worker)
+
+
+def _alive(name: object) -> QuerySet[Worker]:
+    rows = Worker.objects.using(alias()).alive()
+    return rows.filter(name=name) if isinstance(name, str) else rows.none()
+
+
+def _not_found(name: object) -> WorkerNotFound:
+    return WorkerNotFound(f"No live worker has the id {safe_repr(name, 80)}.")
+
+
+def _pause(name: object, order: dict[str, Any]) -> int:
+    row = _alive(name).select_for_update().values_list("id", "paused_at", "paused_by").first()
+    if row is None:
+        raise _not_found(name)
+    worker_id, since, by = row
+    if since is not None:
+        whom = f" by {by}" if by else ""
+        raise AlreadyPaused(f"Worker {name!r} is paused already, since {since:%Y-%m-%d %H:%M:%S} UTC{whom}.")
+    Worker.objects.using(alias()).filter(id=worker_id).update(paused_at=DatabaseNow(), **order)
+    tell(LOOK)
+    return worker_id

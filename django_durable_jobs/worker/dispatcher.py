@@ -19,17 +19,19 @@ from ..dialects.rows import Claim, Claimed, Want
 from ..durable.frames import fields_of
 from ..errors import Interrupted
 from ..faults import fault
-from ..operations.database import dialect, jobs
+from ..operations.database import jobs
 from ..operations.finish import Ending, finish
 from ..operations.leases import release_unknown
 from ..operations.queues import queue_names
-from ..outcomes import BackedOff, Failed, Failure, Lost, Outcome, Parked, Released, Snoozed
+from ..outcomes import BackedOff, Lost, Outcome, Parked, Released, Snoozed
 from ..rendering import safe_str
 from .chunks import ChunkExecutor
+from .held_back import HeldBack
 from .lanes import Lane
 from .leases import Leases
 from .options import WorkerOptions
 from .pool import Loop, ThreadPool
+from .storing import is_passing, store_one
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class Dispatcher:
         self._unwritten: list[Ending] = []
         self._unsure = False
         self._accepting = True
+        self.held_back = HeldBack(leases)
         self._claimed = 0
         self._look_at = 0.0
         self._look_pause = FIRST_LOOK
@@ -92,6 +95,11 @@ class Dispatcher:
     def queues(self) -> list[str]:
         """The queues that are served."""
         return list(self._lanes)
+
+    @property
+    def open_queues(self) -> list[str]:
+        """Those of them that are not paused here."""
+        return [queue for queue in self._lanes if queue not in self.held_back]
 
     def look_now(self) -> None:
         """Ask the queues at once: somebody said that there is work."""
@@ -128,6 +136,12 @@ class Dispatcher:
 
     def run_once(self) -> float:
         """Do one round; return the seconds until the next unless woken."""
+        paused = self.held_back.paused
+        pause = self._round()
+        self.held_back.note_obeyed(paused)
+        return pause
+
+    def _round(self) -> float:
         self._collect()
         self._give_back()
         if self._unsure:
@@ -137,6 +151,8 @@ class Dispatcher:
         claim = self._claim_order()
         if not self._unwritten and claim is None:
             self._hand_out(at_once=True)
+            if self._options.drain and self.idle and not self.open_queues:
+                self._accepting = False
             return self._pause()
         claimed = self._write_and_claim(claim)
         fault("after-claim")
@@ -166,27 +182,15 @@ class Dispatcher:
             stored, claimed = finish(endings, claim)
         except Exception as error:
             self._unsure = True
-            if not endings or dialect().is_disconnect(error) or dialect().is_conflict(error):
+            if not endings or is_passing(error):
                 raise
             logger.warning("A group of endings was refused, storing one by one: %s", safe_str(error, 500))
-            self._write_singly(endings)
+            for ending in endings:
+                self._written([ending], store_one(ending))
             return []
         fault("after-finish")
         self._written(endings, stored)
         return claimed
-
-    def _write_singly(self, endings: list[Ending]) -> None:
-        """Find the ending that the database refuses; it becomes a failure, the others are stored."""
-        for ending in endings:
-            try:
-                stored, _none = finish([ending])
-            except Exception as error:
-                if dialect().is_disconnect(error) or dialect().is_conflict(error):
-                    raise
-                text = f"The database refused the result: {type(error).__name__}: {safe_str(error, 500)}"
-                failed = Ending(ending.job, Failed(Failure(text, "")), ending.worker_name)
-                stored, _none = finish([failed])
-            self._written([ending], stored)
 
     def _written(self, endings: list[Ending], stored: set[UUID]) -> None:
         done = {id(ending) for ending in endings}
@@ -216,6 +220,8 @@ class Dispatcher:
             left = 0 if len(self._leases) > 0 else min(left, 1)
         wants = []
         for lane in self._lanes.values():
+            if lane.queue in self.held_back:
+                continue
             amount = min(left, lane.room())
             if amount > 0:
                 wants.append(Want(lane.queue, amount))
@@ -248,7 +254,8 @@ class Dispatcher:
             # A job that was just run may have been the first to use a queue.
             for name in queue_names():
                 self.serve(name, self._options.concurrency)
-        here = jobs().on_queues(self._lanes)
+        # What is paused is not waited for: it may stay so.
+        here = jobs().on_queues(self.open_queues)
         if self._options.alone:
             return here.pending().filter(rescues__gt=0).exists()
         return here.pending().exists() or here.running().exists()
@@ -282,10 +289,11 @@ class Dispatcher:
         too_late = self._clock.monotonic() - HELD_TOO_LONG
         for lane in self._lanes.values():
             late = lane.waiting and lane.delivered_at < too_late
-            if late or not self._accepting:
-                if self._accepting:
+            closed = not self._accepting or lane.queue in self.held_back
+            if late or closed:
+                if not closed:
                     lane.slow_down(HELD_TOO_LONG)
-                back = lane.give_back(forming=not self._accepting)
+                back = lane.give_back(forming=closed)
                 self._claimed -= len(back)
                 self._unwritten += [Ending(job, Released(), self._options.name) for job in back]
 

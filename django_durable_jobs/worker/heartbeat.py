@@ -10,7 +10,6 @@ from typing import Final
 
 from ..clock import SYSTEM, Clock
 from ..operations import leases as operations
-from ..operations.cancel import cancelled_jobs_of
 from ..operations.queues import queue_names
 from ..operations.workers import beat, restore
 from .leases import Leases
@@ -56,9 +55,6 @@ class Heartbeat:
             # A job that began right after the last beat would otherwise be a whole beat older at the next.
             long = self._leases.older_than(every / 2)
             still = operations.renew(self._worker_id, long, self._options.lease)
-            if len(self._leases) > 0:
-                for job_id in cancelled_jobs_of(self._worker_id):
-                    self._leases.cancel(job_id)
             if not beat(self._worker_id, self._options.lease):
                 self._restore_row()
         except Exception:

@@ -10,7 +10,6 @@ from ..clock import SYSTEM, Clock
 from ..dialects.rows import Claimed, Held
 from ..durable.context import JobContext
 from ..errors import Interrupted, LeaseLost
-from ..operations.steps import cancelled
 
 
 @dataclass(slots=True)
@@ -95,12 +94,17 @@ class Leases:
         """Ask the code of these jobs to stop at its next durable call."""
         return self._interrupt(leases, why, lost=False)
 
-    def cancel(self, job_id: UUID) -> None:
-        """Tell the code of a job that an order to cancel it has come; nothing for a job that is not held here."""
+    def tell(self, job_id: UUID, why: Interrupted) -> None:
+        """Tell the code of a job that an order for it has come; nothing for a job that is not held here."""
         with self._guard:
             lease = self._held.get(job_id)
             if lease is not None and lease.context is not None:
-                lease.context.interrupt(cancelled(job_id))
+                lease.context.interrupt(why)
+
+    def not_begun(self) -> set[str]:
+        """Return the queues of which a job is held whose code has neither begun nor gone back."""
+        with self._guard:
+            return {lease.job.queue for lease in self._held.values() if lease.context is None and not lease.over}
 
     def _interrupt(self, leases: set[Held], why: Interrupted, *, lost: bool) -> int:
         count = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -14,14 +16,13 @@ from ..clock import SYSTEM, Clock
 from ..conf import get_settings
 from ..durable.recorder import Recorder
 from ..errors import WorkerNameTaken
-from ..ids import parse_id
-from ..operations.cancel import CANCEL
 from ..operations.checkpoints import SteadySave
 from ..operations.database import dialect
 from ..operations.queues import queue_names
 from ..operations.workers import register, stopped
 from . import sessions
 from .chunks import ChunkExecutor
+from .control import Control, Heard
 from .dispatcher import Dispatcher
 from .heartbeat import Heartbeat
 from .leases import Leases
@@ -101,7 +102,7 @@ class Worker:
     def _work(self, worker_id: int) -> None:
         leases = Leases(self._clock)
         steady = SteadySave(self._options.lease, clock=self._clock)
-        executor = ChunkExecutor(leases, Recorder(steady, leases.cancel), self._options.name, steady=steady)
+        executor = ChunkExecutor(leases, Recorder(steady, leases.tell), self._options.name, steady=steady)
         dispatcher = Dispatcher(self._options, worker_id, leases, executor, clock=self._clock)
         # All that are known, before the first look: with ``drain`` a worker would end when the first queue is empty.
         for queue, concurrency in self._queues.items():
@@ -126,8 +127,18 @@ class Worker:
         options = self._options
         main = ServiceThread(dispatcher, clock=self._clock)
         dispatcher.wake = main.wake
-        beat = ServiceThread(Heartbeat(options, worker_id, leases, self.stop, clock=self._clock), clock=self._clock)
-        threads = [main, beat]
+        beat = Heartbeat(options, worker_id, leases, self.stop, clock=self._clock)
+        control = Control(
+            options,
+            worker_id,
+            leases,
+            dispatcher.held_back,
+            changed=dispatcher.look_now,
+            listening=lambda: dispatcher.listening,
+        )
+        watch_over = Rota("heartbeat", [beat, control], clock=self._clock)
+        steady = ServiceThread(watch_over, clock=self._clock)
+        threads = [main, steady]
         if options.alone:
             return threads, None
         quarantine: Quarantine | None = None
@@ -137,7 +148,7 @@ class Worker:
         if not options.supervised:
             rescuer = Rescuer(options, lambda: rota.hasten(alone))
             quarantine = alone = Quarantine(
-                options, lambda: dispatcher.queues, lambda: rota.hasten(rescuer), clock=self._clock
+                options, lambda: dispatcher.open_queues, lambda: rota.hasten(rescuer), clock=self._clock
             )
             chores[1:1] = [rescuer, quarantine]
         watch = QueueWatch(options, dispatcher.serve) if options.queues is None else None
@@ -151,24 +162,19 @@ class Worker:
             housekeeping.wake()
 
         dispatcher.due_later = due_later
+
+        def look() -> None:
+            watch_over.hasten(control)
+            steady.wake()
+
+        def queue_appeared() -> None:
+            if watch is not None:
+                rota.hasten(watch)
+                housekeeping.wake()
+
         if dialect().has_notifications and get_settings().notify:
-
-            def heard(payload: str) -> None:
-                if payload.startswith(CANCEL):
-                    _cancel(leases, payload)
-                    return
-                dispatcher.look_now()
-                if not payload:
-                    # A time to wait for has changed, or listening has only begun.
-                    due_later(0.0)
-                elif watch is not None and payload not in dispatcher.queues:
-                    rota.hasten(watch)
-                    housekeeping.wake()
-
-            def listening(works: bool) -> None:  # noqa: FBT001 -- a callback
-                dispatcher.listening = works
-
-            threads.append(ServiceThread(Listener(heard, listening), clock=self._clock))
+            ears = Ears(dispatcher, Heard(leases, look), look=look, due_later=due_later, queue_appeared=queue_appeared)
+            threads.append(ServiceThread(Listener(ears.heard, ears.listening), clock=self._clock))
         return threads, quarantine
 
     def _register(self) -> int | None:
@@ -256,6 +262,30 @@ class Worker:
         return {"worker": self._options.name}
 
 
-def _cancel(leases: Leases, payload: str) -> None:
-    if (job_id := parse_id(payload.removeprefix(CANCEL))) is not None:
-        leases.cancel(job_id)
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """Whom a notification is for."""
+
+    dispatcher: Dispatcher
+    order: Callable[[str], bool]
+    look: Callable[[], None]
+    due_later: Callable[[float], None]
+    queue_appeared: Callable[[], None]
+
+    def heard(self, payload: str) -> None:
+        """Take a notification: an order, the name of a queue with new jobs, or nothing but that times have changed."""
+        if self.order(payload):
+            return
+        self.dispatcher.look_now()
+        if not payload:
+            # A time to wait for has changed, or listening has only begun.
+            self.due_later(0.0)
+        elif payload not in self.dispatcher.queues:
+            self.queue_appeared()
+
+    def listening(self, works: bool) -> None:  # noqa: FBT001 -- a callback
+        """Take note whether notifications come."""
+        self.dispatcher.listening = works
+        if works:
+            # Orders that were given before.
+            self.look()

@@ -29,7 +29,7 @@ from django_durable_jobs.outcomes import (
     Released,
     Snoozed,
 )
-from django_durable_jobs.states import CLOCKED, DUE_LATER, FINAL, TRANSITIONS, Actor, Status, may_move
+from django_durable_jobs.states import CLOCKED, DUE_LATER, FINAL, PAUSABLE, TRANSITIONS, Actor, Status, may_move
 from tests.factories import claim_of, make_abandoned_job, make_job, make_worker, present
 
 pytestmark = pytest.mark.django_db
@@ -161,13 +161,26 @@ def test_i4_nobody_but_an_operator_moves_a_job_whose_life_has_ended() -> None:
 def test_i5_every_status_that_a_job_comes_to_has_a_way_on_that_needs_no_person() -> None:
     reached = {rule.target for rule in TRANSITIONS.values()} | {Status.PENDING, Status.SCHEDULED}
     left = {source for rule in TRANSITIONS.values() if rule.actor is not Actor.OPERATOR for source in rule.sources}
-    assert reached - FINAL <= left
+    assert reached - FINAL - left == {Status.PAUSED}  # which a person has ordered
 
 
-def test_only_a_lease_holder_or_the_rescuer_ends_a_running_job() -> None:
+def test_only_a_lease_holder_the_rescuer_or_an_order_to_take_it_away_ends_a_running_job() -> None:
     from_running = {rule.verb for rule in TRANSITIONS.values() if Status.RUNNING in rule.sources}
     by_owner = {rule.verb for rule in TRANSITIONS.values() if rule.actor is Actor.OWNER}
-    assert from_running - by_owner == {"rescue", "give_up"}
+    assert from_running - by_owner == {"rescue", "give_up", "seize", "take_away"}
+
+
+@pytest.mark.parametrize("verb", [verb for verb, rule in TRANSITIONS.items() if Status.RUNNING in rule.sources])
+def test_a_running_job_that_is_to_be_paused_is_paused_by_whatever_does_not_end_its_life(verb: str) -> None:
+    rule = TRANSITIONS[verb]
+    for cancelled in (None, DatabaseNow()):
+        job = make_job("running", pause_requested_at=DatabaseNow(), cancel_requested_at=cancelled)
+        token = job.token if rule.actor is Actor.OWNER else None
+        assert move(verb, Job.objects.filter(id=job.id), token=token, **columns_for(verb)) == 1
+        row = present(job)
+        heeded = rule.target in PAUSABLE and cancelled is None
+        assert row.status == (Status.PAUSED if heeded else rule.target)
+        assert row.paused_from == (rule.target if heeded else "pending" if rule.target is Status.PAUSED else None)
 
 
 def test_a_verb_is_named_once_and_never_stays_in_its_status() -> None:

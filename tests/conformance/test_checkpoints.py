@@ -141,7 +141,19 @@ def test_a_checkpoint_learns_that_its_job_is_to_be_cancelled() -> None:
     job, other = claim_one(), claim_one()
     rows = [checkpoint_of(job), checkpoint_of(other)]
     Job.objects.filter(id=other.id).update(cancel_requested_at=DatabaseNow())
-    assert checkpoints.save(rows[:1]) == ({(job.id, "1")}, set())
-    assert checkpoints.save(rows[1:]) == ({(other.id, "1")}, {other.id})
+    assert checkpoints.save(rows[:1]) == ({(job.id, "1")}, set(), set())
+    assert checkpoints.save(rows[1:]) == ({(other.id, "1")}, {other.id}, set())
     together = [checkpoint_of(job, "2"), checkpoint_of(other, "2")]
-    assert checkpoints.save(together) == ({(job.id, "2"), (other.id, "2")}, {other.id})
+    assert checkpoints.save(together) == ({(job.id, "2"), (other.id, "2")}, {other.id}, set())
+
+
+def test_a_checkpoint_learns_that_its_job_is_to_be_paused() -> None:
+    job, other, ending = claim_one(), claim_one(), claim_one()
+    Job.objects.filter(id__in=[other.id, ending.id]).update(pause_requested_at=DatabaseNow())
+    Job.objects.filter(id=ending.id).update(cancel_requested_at=DatabaseNow())
+    assert checkpoints.save([checkpoint_of(job)]) == ({(job.id, "1")}, set(), set())
+    assert checkpoints.save([checkpoint_of(other)]) == ({(other.id, "1")}, set(), {other.id})
+    assert checkpoints.save([checkpoint_of(ending)]) == ({(ending.id, "1")}, {ending.id}, set())
+    together = [checkpoint_of(one, "2") for one in (job, other, ending)]
+    keys = {(one.id, "2") for one in (job, other, ending)}
+    assert checkpoints.save(together) == (keys, {ending.id}, {other.id})

@@ -14,7 +14,7 @@ from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.errors import JobCancelled, JobNotFound, TransitionRefused
 from django_durable_jobs.ids import new_job_id
 from django_durable_jobs.models import Attempt, Job
-from django_durable_jobs.operations.cancel import cancelled_jobs_of
+from django_durable_jobs.operations.control import orders_for
 from django_durable_jobs.outcomes import BackedOff, Cancelled, Completed, Released, Snoozed
 from django_durable_jobs.states import FINAL, OPEN, Status
 from tests.durable.running import COMMITS, Runner, row
@@ -189,14 +189,14 @@ def test_a_cancelled_job_that_is_retried_runs(runner: Runner) -> None:
     assert LEDGER == ["ran"]
 
 
-def test_a_heartbeat_asks_for_orders(runner: Runner) -> None:
+def test_the_holder_asks_for_orders(runner: Runner) -> None:
     here, _other = runner.enqueue(untouched), runner.enqueue(untouched)
     runner.claim()
     runner.claim()
-    assert cancelled_jobs_of(runner.worker.pk) == []
+    assert orders_for(runner.worker.pk).cancelled == []
     cancel(here.id)
-    assert cancelled_jobs_of(runner.worker.pk) == [here.id]
-    assert cancelled_jobs_of(runner.worker.pk + 1) == []
+    assert orders_for(runner.worker.pk).cancelled == [here.id]
+    assert orders_for(runner.worker.pk + 1).cancelled == []
 
 
 def test_an_async_job_is_cancelled_where_it_waits(runner: Runner, dialect: Dialect) -> None:
@@ -211,7 +211,7 @@ def test_an_async_job_is_cancelled_where_it_waits(runner: Runner, dialect: Diale
             cleaned.set()
 
     quick = timedelta(seconds=3600 if dialect.has_notifications else 0.2)
-    with working(options(heartbeat=quick, lease=timedelta(hours=3))):
+    with working(options(poll_interval=quick, idle_poll_interval=quick)):
         here = runner.enqueue(script)
         assert begun.wait(20)
         cancel(here.id)
@@ -230,7 +230,7 @@ def test_a_thread_that_waits_for_its_next_try_is_told_at_once(runner: Runner, di
         call.using(retries=9)(fail)
 
     quick = timedelta(seconds=3600 if dialect.has_notifications else 0.2)
-    with working(options(heartbeat=quick, lease=timedelta(hours=3))):
+    with working(options(poll_interval=quick, idle_poll_interval=quick)):
         here = runner.enqueue(script, call_backoff=Backoff.fixed(timedelta(hours=1)))
         assert begun.wait(20)
         cancel(here.id)

@@ -31,6 +31,7 @@ from django_durable_jobs.errors import ArgumentError, DefinitionError, Interrupt
 from django_durable_jobs.models import Attempt, Checkpoint, Job
 from django_durable_jobs.operations.compensations import LOSSES
 from django_durable_jobs.operations.rescue import rescue
+from django_durable_jobs.operations.steps import cancelled
 from django_durable_jobs.outcomes import BackedOff, Cancelled, Completed, Failed, Lost, Parked, Released
 from tests.durable.running import COMMITS, LEASE, NOW, Runner, killed_at, row, stored
 from tests.waiting import elsewhere
@@ -470,13 +471,13 @@ def test_an_order_does_not_keep_an_async_job_from_registering(runner: Runner, wh
     async def async_script() -> None:
         await acall(book, "flight")
         if when == "before it begins":
-            runner.leases.cancel(job.id)  # strikes the task at its next wait
+            runner.leases.tell(job.id, cancelled(job.id))  # strikes the task at its next wait
         await acompensate(unbook, "flight")
         LEDGER.append("never")
 
     def hook(where: str) -> None:
         if where == "before-step" and when == "while it is stored":
-            runner.leases.cancel(job.id)
+            runner.leases.tell(job.id, cancelled(job.id))
 
     job = runner.enqueue(async_script)
     faults.install(hook)

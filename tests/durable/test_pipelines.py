@@ -29,6 +29,7 @@ from django_durable_jobs.models import Checkpoint, ExecutionReport
 from django_durable_jobs.operations.delete import delete
 from django_durable_jobs.operations.reports import RunReport
 from django_durable_jobs.operations.rescue import rescue
+from django_durable_jobs.operations.steps import cancelled
 from django_durable_jobs.outcomes import BackedOff, Cancelled, Completed, Failed, Parked
 from tests.durable.running import COMMITS, LEASE, Runner, killed_at, row, stored
 from tests.waiting import elsewhere
@@ -372,7 +373,7 @@ def test_a_run_that_is_cancelled_in_the_middle_says_so(runner: Runner, kind: str
     job = PIPELINES[kind, "continue"].enqueue("monday")
     ORDERS["load"] = lambda: cancel(job.id)
     if kind == "async":
-        ORDERS["load"] = lambda: runner.leases.cancel(job.id)
+        ORDERS["load"] = lambda: runner.leases.tell(job.id, cancelled(job.id))
     assert isinstance(runner.attempt(), Cancelled)
     assert LEDGER == ["extract", "load"]
     report = job.report()

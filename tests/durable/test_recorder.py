@@ -148,7 +148,7 @@ def row(number: int) -> NewCheckpoint:
 
 
 def accept(rows: Rows) -> Saved:
-    return Saved({(one.job_id, one.key) for one in rows}, set())
+    return Saved({(one.job_id, one.key) for one in rows}, set(), set())
 
 
 class Struck(BaseException):

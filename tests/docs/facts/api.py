@@ -22,6 +22,11 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Enqueue": ("enqueue", "aenqueue", "enqueue_many", "aenqueue_many", "get_job", "new_job_id"),
     "Change code, run again": ("Determinism", "fork", "afork", "export_history", "check_history"),
     "Look at jobs": ("JobHandle", "Status", "retry", "aretry", "cancel", "acancel", "blocked_by"),
+    "Pause and resume": (
+        *("pause", "apause", "resume", "aresume", "is_paused", "is_pausing", "paused_jobs"),
+        *("pause_queue", "apause_queue", "resume_queue", "aresume_queue", "is_queue_paused", "paused_queues"),
+        *("pause_worker", "apause_worker", "resume_worker", "aresume_worker"),
+    ),
     "Inside a job": ("call", "acall", "current_job", "JobContext", "NoRetry", "RetryAfter", "Snooze"),
     "Many jobs in one call": ("ChunkItem",),
     "Children": ("gather", "agather", "threshold", "Invocation", "Results", "ChildResult"),

@@ -7,7 +7,7 @@ from collections import defaultdict
 from html import escape
 from typing import Final, NamedTuple
 
-from django_durable_jobs.states import FINAL, TRANSITIONS, Actor, Status
+from django_durable_jobs.states import FINAL, PAUSABLE, TRANSITIONS, Actor, Status
 from tests.docs.facts.markdown_tables import code, listed, markdown_table
 
 MEANINGS: Final[dict[Status, str]] = {
@@ -44,6 +44,10 @@ EFFECTS: Final[dict[str, str]] = {
     "recall": "`cancel(job)`, of a job whose compensations must run first",
     "retry": "`retry(job)`, or the admin's action; at least one more attempt",
     "line_up": "the same, of a job of a sequence that has ended: it waits for its turn",
+    "pause": "`pause(job)`, of a job that does not run; it remembers where it was",
+    "seize": '`pause(job, mode="aggressive")`, of a running job: its lease is over, the attempt is given back',
+    "take_away": "an aggressive pause of its queue or worker: its lease is over, the attempt is given back",
+    **{f"resume_{status}": f"`resume(job)`, of a job that was paused while it was {status}" for status in PAUSABLE},
 }
 PICTURE_NAME: Final = "statuses.svg"
 """The diagram, beside the page that shows it."""
@@ -81,7 +85,9 @@ def transitions() -> str:
 # The picture --------------------------------------------------------------------------------------------------
 
 WIDTH: Final = 860
-HEIGHT: Final = 490
+HEIGHT: Final = 640
+WORDS: Final = 438
+"""Where the words at the bottom begin."""
 BOX: Final = (120, 40)
 PLACES: Final[dict[Status, tuple[int, int]]] = {
     Status.SCHEDULED: (280, 60),
@@ -89,6 +95,7 @@ PLACES: Final[dict[Status, tuple[int, int]]] = {
     Status.RUNNING: (450, 190),
     Status.RETRYING: (290, 280),
     Status.WAITING: (450, 370),
+    Status.PAUSED: (110, 370),
     Status.COMPLETED: (740, 90),
     Status.FAILED: (740, 250),
     Status.CANCELLED: (740, 370),
@@ -108,6 +115,10 @@ UNDRAWN: Final = {
     "recall": "recall: the same statuses except pending, to pending",
     "retry": "retry: from failed, cancelled, expired and retrying, to pending",
     "line_up": "line_up: from failed, cancelled and expired, to waiting",
+    "pause": "pause: from pending, scheduled, retrying and waiting, to paused; resume leads back",
+    "seize": "seize: from running to paused",
+    "take_away": "take_away: from running to pending",
+    **{f"resume_{status}": f"resume_{status}: from paused to {status}" for status in sorted(PAUSABLE)},
 }
 """Verbs that lead from many statuses to one: said in words at the bottom of the picture."""
 
@@ -137,7 +148,7 @@ def picture() -> str:
         *(_arrow(source, target, verbs) for (source, target), verbs in arrows.items()),
         *(_box(status) for status in reachable()),
         *(
-            f'<text x="20" y="{HEIGHT - 52 + 18 * line}" fill="#111">{escape(words)}</text>'
+            f'<text x="20" y="{WORDS + 18 * line}" fill="#111">{escape(words)}</text>'
             for line, words in enumerate(UNDRAWN.values())
         ),
         "</svg>",

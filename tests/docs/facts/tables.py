@@ -127,6 +127,11 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
     "Queue": {
         "name": "the name, letter for letter",
         "created_at": "when its first job, or its first worker, came",
+        "paused_at": "since when it is paused",
+        "pause_mode": "`graceful` or `aggressive`; empty unless paused, as the next two",
+        "pause_reason": "why, in the words of who paused it",
+        "paused_by": "who paused it",
+        "resume_at": "when workers resume it by themselves",
     },
     "Worker": {
         "id": "number; jobs that it holds point here",
@@ -139,6 +144,11 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "lease_expires_at": "after this time it counts as lost",
         "stopped_at": "when it ended in order",
         "lost_with": "how many jobs it held when it was found lost",
+        "paused_at": "since when it is paused",
+        "pause_mode": "`graceful` or `aggressive`; empty unless paused, as the next two",
+        "pause_reason": "why, in the words of who paused it",
+        "paused_by": "who paused it",
+        "obeys": "the pauses that it has obeyed, by queue name; an empty name stands for the worker itself",
     },
 }
 """What each column means. One that is missing here, or no longer exists, stops the generator."""

@@ -1,0 +1,124 @@
+"""Sees to it that this worker obeys: queues and workers that are paused, jobs that are to end or were taken away.
+
+Orders are rows. A notification makes this service look at once; without one it looks once per poll.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+from uuid import UUID
+
+from ..dialects.rows import Held
+from ..errors import Interrupted
+from ..ids import parse_id
+from ..operations.control import obeyed, orders_for, pauses_for
+from ..operations.orders import CANCEL, LOOK, PAUSE, SEIZE, read_seized
+from ..operations.queues import resume_due
+from ..operations.steps import cancelled, paused
+from .held_back import HeldBack
+from .leases import Leases
+from .options import WorkerOptions
+
+logger = logging.getLogger(__name__)
+
+UNTIL_OBEYED: Final = 0.01
+"""Seconds between two looks whether the dispatcher has handed back what had not begun."""
+TAKEN: Final = "This job was taken away by an order: its lease is over."
+
+
+class Control:
+    """Looks for orders and carries them to the dispatcher and to running code."""
+
+    name = "control"
+
+    def __init__(  # noqa: PLR0913 -- whom it concerns; only worker.py calls it
+        self,
+        options: WorkerOptions,
+        worker_id: int,
+        leases: Leases,
+        held_back: HeldBack,
+        *,
+        changed: Callable[[], None],
+        listening: Callable[[], bool],
+    ) -> None:
+        """Take whose orders to look for, who obeys them, whom to wake then, and whether orders are announced."""
+        self._options = options
+        self._worker_id = worker_id
+        self._leases = leases
+        self._held_back = held_back
+        self._changed = changed
+        self._listening = listening
+        self._paused: dict[str, str] = {}
+        self._said: dict[str, str] = {}
+
+    def run_once(self) -> float:
+        """Look once; come back soon while something is on its way to be obeyed."""
+        pauses = pauses_for(self._worker_id)
+        if pauses.resume_in is not None and pauses.resume_in.total_seconds() <= 0:
+            resume_due()
+            return 0.0
+        if pauses.by_queue != self._paused:
+            self._paused = pauses.by_queue
+            logger.info("Paused for this worker: %s", self._described() or "nothing")
+            self._held_back.order(self._paused)
+            self._changed()
+        self._see_to_jobs()
+        longest = self._options.idle_poll_interval if self._listening() else self._options.poll_interval
+        pause = longest.total_seconds()
+        if self._paused or self._said:
+            if not self._held_back.obeys(self._paused):
+                return UNTIL_OBEYED
+            # Said at each look: the row of this worker may have been lost and stored again meanwhile.
+            obeyed(self._worker_id, self._paused)
+            self._said = self._paused
+        if pauses.resume_in is not None:
+            pause = min(pause, pauses.resume_in.total_seconds())
+        return pause
+
+    def _described(self) -> str:
+        return ", ".join(name or "the whole worker" for name in sorted(self._paused))
+
+    def _see_to_jobs(self) -> None:
+        # Before the database is asked: what is claimed meanwhile it may not have told us of.
+        known = set(self._leases.held())
+        if not known:
+            return
+        orders = orders_for(self._worker_id)
+        for job_id in orders.cancelled:
+            self._leases.tell(job_id, cancelled(job_id))
+        for job_id in orders.pausing:
+            self._leases.tell(job_id, paused(job_id))
+        # Also what has just ended: there is nothing of it to stop any more.
+        if stopped := self._leases.mark_lost(known - orders.held, TAKEN):
+            logger.info("%d jobs are not held here any more; their code is asked to stop", stopped)
+
+
+class Heard:
+    """Carries orders that come as notifications to running code, and has the others looked at."""
+
+    def __init__(self, leases: Leases, look: Callable[[], None]) -> None:
+        """Take who tells running code, and how to have ``Control`` look now."""
+        self._leases = leases
+        self._look = look
+
+    def __call__(self, payload: str) -> bool:
+        """Answer whether the notification was an order."""
+        if payload.startswith(CANCEL):
+            self._tell(payload.removeprefix(CANCEL), cancelled)
+        elif payload.startswith(PAUSE):
+            self._tell(payload.removeprefix(PAUSE), paused)
+        elif payload.startswith(SEIZE):
+            lease = read_seized(payload)
+            if lease is not None:
+                self._leases.mark_lost({Held(*lease)}, TAKEN)
+        elif payload == LOOK:
+            self._look()
+        else:
+            return False
+        return True
+
+    def _tell(self, text: str, why: Callable[[UUID], Interrupted]) -> None:
+        if (job_id := parse_id(text)) is not None:
+            self._leases.tell(job_id, why(job_id))
