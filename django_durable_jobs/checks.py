@@ -20,6 +20,7 @@ from django.db import connections, router
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
+from .api.included import knows_nobody
 from .conf import CHECKS, SETTING, get_settings, problems
 from .dialects import Dialect, dialect_of
 from .models import Job
@@ -51,6 +52,15 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> l
         Warning(text, hint=hint, id=_id(number)) for number, text, hint in dialect_of(database).database_warnings()
     ]
     return found
+
+
+@register(CHECKS, Tags.security)
+def check_api(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:  # noqa: ARG001 -- Django's interface
+    """Report an API that is open to requests of which nobody can say whose they are."""
+    if not knows_nobody():
+        return []
+    text = "The addresses of the management API are included, and DEFAULT_AUTHENTICATION_CLASSES is empty."
+    return [Error(text, hint="Name the classes by which REST framework knows who asks.", id=_id("E014"))]
 
 
 def _check_database_settings(database: str) -> Iterator[CheckMessage]:

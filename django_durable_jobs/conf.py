@@ -127,6 +127,10 @@ class Settings:
         default=_days(7),
         metadata={"help": "How long events are kept for jobs that ask later.", "range": (0, 36_500 * 86_400)},
     )
+    retention_audit: timedelta = field(
+        default=_days(365),
+        metadata={"help": "How long it is kept who ordered what.", "range": (0, 36_500 * 86_400)},
+    )
 
 
 _FIELDS = {entry.name.upper(): entry for entry in fields(Settings)}

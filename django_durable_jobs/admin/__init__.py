@@ -1,11 +1,12 @@
 """The Django admin of durable jobs: fast lists, pages that show everything and change nothing, orders as actions.
 
-``jobs.py``, ``queues.py`` and ``workers.py`` register one model each; ``base.py`` is what they share; ``filters.py``
-the filters of the lists; ``actions.py`` orders over many jobs; ``showing.py`` how stored text becomes visible text.
+``jobs.py``, ``queues.py``, ``workers.py``, ``approvals.py`` and ``audit.py`` register one model each; ``base.py`` is
+what they share, ``ordering.py`` what those share that take orders; ``filters.py`` the filters of the lists;
+``actions.py`` orders over many rows; ``showing.py`` how stored text becomes visible text.
 """
 
 from __future__ import annotations
 
-from . import jobs, queues, workers
+from . import approvals, audit, jobs, queues, workers
 
-__all__ = ["jobs", "queues", "workers"]
+__all__ = ["approvals", "audit", "jobs", "queues", "workers"]

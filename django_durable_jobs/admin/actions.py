@@ -1,6 +1,7 @@
-"""Orders over many jobs from the list: asked back first, carried out one job at a time, reported by outcome.
+"""Orders from the lists: asked back first, carried out one row at a time, reported by outcome.
 
-What an order does is an operation; here is only how it is asked for and what is said afterwards.
+What an order does is an operation, named in the catalogue; here is only how it is asked for and what is said
+afterwards.
 """
 
 from __future__ import annotations
@@ -8,65 +9,49 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
-from uuid import UUID
+from typing import Any, Final, NamedTuple
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.db import DatabaseError
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from ..durable.frames import fields_of
 from ..errors import DurableJobsError
-from ..models import Job
-from ..operations.delete import delete
-from ..operations.retry import retry
+from ..models import Worker
+from ..operations.catalogue import Verb, carry_out, verbs_of
+from ..operations.orders import LONGEST_BY
 
 logger = logging.getLogger("django_durable_jobs.admin")
 
 AT_ONCE: Final = 10_000
-"""How many jobs one order takes; a request must end some time, and the rest can be ordered again."""
+"""How many rows one order takes; a request must end some time, and the rest can be ordered again."""
 CHUNK: Final = 500
 REASONS: Final = 5
 """How many refusals are shown in full."""
+GIVEN: Final = "given_"
+"""How the names of the fields begin that say more about an order."""
 
 
-@dataclass(frozen=True)
-class Order:
-    """One verb: which permission it needs, which operation does it, and how it is logged."""
+class Field(NamedTuple):
+    """What a page that asks back offers to say."""
 
     name: str
-    permission: str
-    title: Any
-    question: Any
-    operation: Callable[[UUID], None]
-    flag: int
-    note: str
+    label: Any
+    kind: str
 
 
-RETRY: Final = Order(
-    name="retry",
-    permission="retry",
-    title=_("Retry selected jobs"),
-    question=_("Put these jobs back into their queues? Their code runs again; calls that have a result do not."),
-    operation=retry,
-    flag=CHANGE,
-    note="Retried",
-)
-DELETE: Final = Order(
-    name="delete",
-    permission="delete",
-    title=_("Delete selected jobs"),
-    question=_("Delete these jobs with their attempts and calls? Nothing brings them back."),
-    operation=delete,
-    flag=DELETION,
-    note="",
-)
+FIELDS: Final = {
+    "reason": Field("reason", _("Reason"), "text"),
+    "comment": Field("comment", _("Comment"), "text"),
+    "mode": Field("mode", _("What runs"), "mode"),
+    "resume_at": Field("resume_at", _("Resume at (ISO 8601, with offset)"), "text"),
+}
 
 
 @dataclass
@@ -79,48 +64,70 @@ class Report:
     more: bool = False
 
 
-def as_action(order: Order) -> Callable[..., Any]:
+def title_of(verb: Verb, things: Any) -> Any:
+    """Name an order over selected rows."""
+    return format_lazy(_("{verb} selected {things}"), verb=verb.title, things=things)
+
+
+def actions_for(model: type[Model], target: Any) -> tuple[Callable[..., Any], ...]:
+    """Make an admin action of every order to one kind of row."""
+    return tuple(as_action(verb, model._meta.verbose_name_plural) for verb in verbs_of(target))
+
+
+def as_action(verb: Verb, things: Any) -> Callable[..., Any]:
     """Make an admin action of an order."""
 
-    @admin.action(description=order.title, permissions=[order.permission])
-    def act(model_admin: Any, request: HttpRequest, queryset: QuerySet[Job]) -> HttpResponse | None:
+    @admin.action(description=title_of(verb, things))
+    def act(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         if request.POST.get("confirmed") != "yes":
-            return _ask(order, model_admin, request, queryset)
-        _tell(order, model_admin, request, carry_out(order, request, queryset))
+            return _ask(verb, model_admin, request, queryset)
+        give(verb, model_admin, request, queryset)
         return None
 
-    act.__name__ = order.name
+    act.__name__ = verb.name
     return act
 
 
-def carry_out(order: Order, request: HttpRequest, queryset: QuerySet[Job]) -> Report:
-    """Give the order to each job, in commits of their own: a refusal or an error undoes no other one."""
+def may_give(request: HttpRequest, verb: Verb) -> bool:
+    """Answer whether the user may give an order."""
+    return request.user.has_perm(f"django_durable_jobs.{verb.permission}")
+
+
+def give(verb: Verb, model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+    """Give the order to each row, in commits of their own, and say how it went."""
+    _tell(verb, model_admin, request, _carry_out_each(verb, request, queryset))
+
+
+def _carry_out_each(verb: Verb, request: HttpRequest, queryset: QuerySet[Any]) -> Report:
+    """A refusal or an error undoes no other order."""
     report = Report()
+    by = request.user.get_username()[:LONGEST_BY]
+    given = {name: request.POST.get(f"{GIVEN}{name}") for name in verb.takes}
+    flag, note = (DELETION, "") if verb.name == "delete" else (CHANGE, f"{verb.name}: ordered")
     for chunk in _chunks(queryset, report):
         done = []
-        for job in chunk:
+        for row in chunk:
             try:
-                order.operation(job.id)
+                carry_out(verb, row.name if isinstance(row, Worker) else row.pk, given, by=by, surface="admin")
             except DurableJobsError as refusal:
                 report.refused.append(str(refusal))
             except DatabaseError:
-                fields = fields_of(job, "")  # no worker: this is a web process
-                logger.exception("%s of job %s failed; the order ends here", order.name, job.id, extra=fields)
+                logger.exception("%s of %s %s failed; the order ends here", verb.name, verb.target, row.pk)
                 report.broken = True
                 break
             else:
-                done.append(job)
+                done.append(row)
         report.done += len(done)
         if done:
-            LogEntry.objects.log_actions(request.user.pk, done, order.flag, order.note)  # type: ignore[arg-type]  # who may give orders has one
+            LogEntry.objects.log_actions(request.user.pk, done, flag, note)  # type: ignore[arg-type]  # who may give orders has one
         if report.broken:
             break
     return report
 
 
-def _chunks(queryset: QuerySet[Job], report: Report) -> Iterator[list[Job]]:
-    """Read what was selected by id, since an order moves jobs out of the filter that found them."""
-    rows = queryset.select_related(None).order_by("pk").only("id", "definition", "attempt", "queue")
+def _chunks(queryset: QuerySet[Any], report: Report) -> Iterator[list[Any]]:
+    """Read what was selected by its key, since an order moves rows out of the filter that found them."""
+    rows = queryset.select_related(None).order_by("pk")
     left, last = AT_ONCE, None
     while left:
         chunk = list((rows if last is None else rows.filter(pk__gt=last))[: min(CHUNK, left)])
@@ -131,14 +138,17 @@ def _chunks(queryset: QuerySet[Job], report: Report) -> Iterator[list[Job]]:
     report.more = rows.filter(pk__gt=last).exists()
 
 
-def _ask(order: Order, model_admin: Any, request: HttpRequest, queryset: QuerySet[Job]) -> HttpResponse:
+def _ask(verb: Verb, model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
     counted = queryset.order_by().values("pk")[: AT_ONCE + 1].count()
     context = {
         **model_admin.admin_site.each_context(request),
-        "title": order.title,
+        "title": title_of(verb, model_admin.opts.verbose_name_plural),
         "opts": model_admin.opts,
         "media": model_admin.media,
-        "order": order,
+        "verb": verb,
+        "fields": [FIELDS[name] for name in verb.takes],
+        "given": GIVEN,
+        "things": things_of(model_admin, counted),
         "number": min(counted, AT_ONCE),
         "more": counted > AT_ONCE,
         "across": request.POST.get("select_across") == "1",
@@ -146,24 +156,36 @@ def _ask(order: Order, model_admin: Any, request: HttpRequest, queryset: QuerySe
         # Also with "all of them": Django looks whether anything was selected before it looks at that.
         "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
     }
-    return TemplateResponse(request, "admin/django_durable_jobs/job/ask.html", context)
+    return TemplateResponse(request, "admin/django_durable_jobs/ask.html", context)
 
 
-def _tell(order: Order, model_admin: Any, request: HttpRequest, report: Report) -> None:
+def things_of(model_admin: Any, number: int) -> Any:
+    """Name what is ordered, one or many."""
+    return model_admin.opts.verbose_name if number == 1 else model_admin.opts.verbose_name_plural
+
+
+def _tell(verb: Verb, model_admin: Any, request: HttpRequest, report: Report) -> None:
     if report.done:
-        text = ngettext("%(verb)s: %(number)d job.", "%(verb)s: %(number)d jobs.", report.done)
-        model_admin.message_user(request, text % {"verb": order.title, "number": report.done}, messages.SUCCESS)
+        text = _("%(verb)s: %(number)d %(things)s.")
+        told = {"verb": title_of(verb, model_admin.opts.verbose_name_plural), "number": report.done}
+        model_admin.message_user(request, text % {**told, "things": things_of(model_admin, report.done)})
     if report.refused:
         number = len(report.refused)
         reasons = " ".join(report.refused[:REASONS])
-        text = ngettext("%(number)d job was refused: %(reasons)s", "%(number)d jobs were refused: %(reasons)s", number)
+        refused = ngettext(
+            "%(number)d %(things)s was refused: %(reasons)s", "%(number)d %(things)s were refused: %(reasons)s", number
+        )
         more = " …" if number > REASONS else ""
-        model_admin.message_user(request, text % {"number": number, "reasons": reasons} + more, messages.WARNING)
+        told = {"number": number, "things": things_of(model_admin, number), "reasons": reasons}
+        model_admin.message_user(request, refused % told + more, messages.WARNING)
     if report.broken:
-        sorry = _("The database failed; the jobs after that were not touched. The log of the web server says why.")
+        sorry = _("The database failed; what comes after that was not touched. The log of the web server says why.")
         model_admin.message_user(request, sorry, messages.ERROR)
     if report.more:
-        advice = _("One order takes %(limit)d jobs. More were selected: give the order again for the rest.")
-        model_admin.message_user(request, advice % {"limit": AT_ONCE}, messages.WARNING)
+        advice = _("One order takes %(limit)d %(things)s. More were selected: give the order again for the rest.")
+        told = {"limit": AT_ONCE, "things": model_admin.opts.verbose_name_plural}
+        model_admin.message_user(request, advice % told, messages.WARNING)
     if not (report.done or report.refused or report.broken):
-        model_admin.message_user(request, _("None of the selected jobs is there any more."), messages.WARNING)
+        gone = _("None of the selected %(things)s is there any more.")
+        told = {"things": model_admin.opts.verbose_name_plural}
+        model_admin.message_user(request, gone % told, messages.WARNING)

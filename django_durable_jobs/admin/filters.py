@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from django.contrib.admin import ModelAdmin, SimpleListFilter
 from django.db.models import QuerySet
@@ -12,6 +12,8 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import registry
 from ..ids import lowest_id_at
+from ..models import Approval, AuditEntry
+from ..operations.catalogue import Target
 from ..operations.database import dialect
 from ..operations.queues import queue_names
 from ..states import DUE_LATER, Status
@@ -126,3 +128,43 @@ class StateFilter(SimpleListFilter):
         if value is None:
             return queryset
         return queryset.filter(state=value) if value in {"alive", "lost", "stopped"} else queryset.none()
+
+
+class DecisionFilter(SimpleListFilter):
+    """Approvals by what was decided."""
+
+    title = _("decision")
+    parameter_name = "decision"
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, Any]]:
+        """Open, and the decisions that there are."""
+        return [("open", _("open")), *Approval.DECISIONS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Compare; an open one has no decision."""
+        value = self.value()
+        if value is None:
+            return queryset
+        return queryset.filter(decision=None if value == "open" else value)
+
+
+class TargetFilter(_ExactFilter):
+    """Audit entries by what was ordered something."""
+
+    title = _("target")
+    parameter_name = "target"
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
+        """Every kind of thing that takes orders."""
+        return [(target, target) for target in get_args(Target)]
+
+
+class OutcomeFilter(_ExactFilter):
+    """Audit entries by what came of the order."""
+
+    title = _("outcome")
+    parameter_name = "outcome"
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, Any]]:
+        """Begun, done and refused."""
+        return list(AuditEntry.OUTCOMES)

@@ -7,28 +7,26 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import flatten_fieldsets
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from .. import registry
-from ..errors import DurableJobsError, TransitionRefused
+from ..errors import TransitionRefused
 from ..ids import parse_id
 from ..models import Job
-from ..operations.database import alias
+from ..operations.catalogue import Verb
 from ..operations.delete import delete
-from ..operations.retry import retry
-from ..states import DUE_LATER, FINAL, Status, may_move
-from .actions import DELETE, RETRY, as_action
-from .base import ViewOnly
+from ..states import DUE_LATER, FINAL, Status
+from .actions import actions_for
 from .details import job_details, stored_text
 from .filters import CreatedFilter, DefinitionFilter, QueueFilter, StatusFilter
+from .ordering import TakesOrders
 from .showing import PAGE_LIMIT, badge, cut, in_list, instant, instant_in_list
 
 ID_PREFIX: Final = re.compile(r"[0-9a-f]{4,31}")
@@ -36,7 +34,7 @@ SEARCH_LENGTH: Final = 200
 
 
 @admin.register(Job)
-class JobAdmin(ViewOnly):
+class JobAdmin(TakesOrders):
     """What operators ask of a job: where it is, what went wrong, what it did already; and to run it again."""
 
     ordering = ("-id",)
@@ -44,7 +42,9 @@ class JobAdmin(ViewOnly):
     list_select_related = ("worker",)
     search_fields = ("id",)  # shows the field; what it finds is `get_search_results`
     search_help_text = _("An id or its beginning (4 characters or more), or a part of a definition's name.")
-    actions = (as_action(RETRY), as_action(DELETE))
+    target = "job"
+    actions = actions_for(Job, "job")
+    change_form_template = "admin/django_durable_jobs/job/change_form.html"
     fieldsets = (
         (
             None,
@@ -62,10 +62,6 @@ class JobAdmin(ViewOnly):
     )
 
     # Permissions ----------------------------------------------------------------------------------------------
-
-    def has_retry_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may retry jobs."""
-        return request.user.has_perm("django_durable_jobs.retry_job")
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Whether the user may delete jobs; which of them can be is the operation's answer, with its reason."""
@@ -110,16 +106,9 @@ class JobAdmin(ViewOnly):
             found = within | found if names else within
         return queryset.filter(found), False
 
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Refuse an order that the user has no permission for, and a selection that no list of ours has made."""
-        if request.method == "POST":
-            orders = {RETRY.name: self.has_retry_permission(request), DELETE.name: self.has_delete_permission(request)}
-            if not all(orders.get(action, True) for action in request.POST.getlist("action")):
-                raise PermissionDenied
-            if any(parse_id(chosen) is None for chosen in request.POST.getlist(ACTION_CHECKBOX_NAME)):
-                self.message_user(request, _("The selection was not understood; nothing was done."), messages.ERROR)
-                return HttpResponseRedirect(request.get_full_path())
-        return super().changelist_view(request, extra_context)
+    def is_key(self, text: str) -> bool:
+        """Answer whether a text can be the id of a job."""
+        return parse_id(text) is not None
 
     # Page -----------------------------------------------------------------------------------------------------
 
@@ -147,15 +136,13 @@ class JobAdmin(ViewOnly):
         job = kwargs.get("obj")
         if job is not None:
             context |= job_details(job, request.GET, values=self.may_see_values(request))
-            context["may_retry"] = self.has_retry_permission(request) and may_move("retry", job.status)
         return super().render_change_form(request, context, *args, **kwargs)
 
     # Orders ---------------------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
-        """Two addresses below a job's page."""
+        """Give stored texts an address below a job's page."""
         own = [
-            path("<uuid:job_id>/retry/", self.admin_site.admin_view(self.retry_view), name="durable_job_retry"),
             path(
                 "<uuid:job_id>/text/<slug:what>/<int:row>/",
                 self.admin_site.admin_view(self.text_view),
@@ -164,22 +151,12 @@ class JobAdmin(ViewOnly):
         ]
         return [*own, *super().get_urls()]
 
-    def retry_view(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
-        """Retry one job and go back to its page."""
-        if not (self.has_view_permission(request) and self.has_retry_permission(request)):
-            raise PermissionDenied
-        if request.method != "POST":
-            return HttpResponseNotAllowed(["POST"])
-        try:
-            retry(job_id)
-        except DurableJobsError as refusal:
-            self.message_user(request, str(refusal), messages.ERROR)
-        else:
-            job = Job.objects.using(alias()).only("id", "definition").filter(id=job_id).first()
-            if job is not None:
-                self.log_change(request, job, RETRY.note)
-            self.message_user(request, _("The job is back in its queue."), messages.SUCCESS)
-        return HttpResponseRedirect(reverse(f"{self.admin_site.name}:django_durable_jobs_job_change", args=[job_id]))
+    def applies(self, verb: Verb, row: Job) -> bool:
+        """Answer by the status; one that is about to be paused can be resumed, too."""
+        pausing = row.status == Status.RUNNING and row.pause_requested_at is not None
+        if verb.name in {"pause", "resume"} and pausing:
+            return verb.name == "resume"
+        return row.status in verb.statuses
 
     def text_view(self, request: HttpRequest, job_id: UUID, what: str, row: int) -> HttpResponse:
         """Give a stored text in full, as a file: a browser shows none of it."""

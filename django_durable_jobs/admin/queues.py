@@ -12,19 +12,23 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import Queue
 from ..operations.database import jobs
+from ..rendering import visible
 from ..states import Status
-from .base import ViewOnly
-from .showing import in_list, instant
+from .actions import actions_for
+from .ordering import TakesOrders
+from .showing import badge, in_list, instant
 
 
 @admin.register(Queue)
-class QueueAdmin(ViewOnly):
+class QueueAdmin(TakesOrders):
     """One row per queue, with counts of its live jobs."""
 
     ordering = ("name",)
-    list_display = ("shown_name", "pending", "running", "created")
-    fields = ("shown_name", "pending", "running", "created")
+    list_display = ("shown_name", "state", "pending", "running", "created")
+    fields = ("shown_name", "state", "since", "by", "why", "until", "pending", "running", "created")
     readonly_fields = fields
+    target = "queue"
+    actions = actions_for(Queue, "queue")
 
     def prepare(self, rows: list[Any]) -> None:
         """Count live jobs by queue: both statuses have a partial index, history is not touched."""
@@ -38,6 +42,31 @@ class QueueAdmin(ViewOnly):
     def shown_name(self, queue: Queue) -> str:
         """The name."""
         return in_list(queue.name)
+
+    @admin.display(description=_("state"))
+    def state(self, queue: Queue) -> str:
+        """Open, or paused and how."""
+        return badge("paused" if queue.paused_at else "open")
+
+    @admin.display(description=_("paused since"))
+    def since(self, queue: Queue) -> str:
+        """Since when it is paused, and how."""
+        return f"{instant(queue.paused_at)}, {queue.pause_mode}" if queue.paused_at else "–"
+
+    @admin.display(description=_("paused by"))
+    def by(self, queue: Queue) -> str:
+        """Who paused it."""
+        return in_list(queue.paused_by) or "–"
+
+    @admin.display(description=_("reason"))
+    def why(self, queue: Queue) -> str:
+        """Why it is paused."""
+        return visible(queue.pause_reason) or "–"
+
+    @admin.display(description=_("resumes at"))
+    def until(self, queue: Queue) -> str:
+        """When workers resume it by themselves."""
+        return instant(queue.resume_at) or "–"
 
     @admin.display(description=_("pending"))
     def pending(self, queue: Queue) -> str:

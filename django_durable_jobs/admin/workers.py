@@ -12,16 +12,19 @@ from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext_lazy as _
 
 from ..models import Worker
+from ..operations.catalogue import Verb
 from ..operations.database import jobs
-from .base import ViewOnly
+from ..rendering import visible
+from .actions import actions_for
 from .filters import StateFilter
+from .ordering import TakesOrders
 from .showing import badge, in_list, instant, instant_in_list
 
 HELD_SHOWN: Final = 100
 
 
 @admin.register(Worker)
-class WorkerAdmin(ViewOnly):
+class WorkerAdmin(TakesOrders):
     """One row per worker process."""
 
     ordering = ("-id",)
@@ -38,9 +41,18 @@ class WorkerAdmin(ViewOnly):
         "lease",
         "stopped",
         "lost_with",
+        "since",
+        "by",
+        "why",
         "held_jobs",
     )
     readonly_fields = fields
+    target = "worker"
+    actions = actions_for(Worker, "worker")
+
+    def applies(self, verb: Verb, row: Any) -> bool:
+        """Only what lives can be ordered anything."""
+        return row.state == "alive" and super().applies(verb, row)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Worker]:
         """Let the database say who lives: its clock is the one that counts."""
@@ -61,8 +73,23 @@ class WorkerAdmin(ViewOnly):
 
     @admin.display(description=_("state"))
     def shown_state(self, worker: Any) -> str:
-        """Alive, lost or stopped."""
-        return badge(worker.state)
+        """Alive, paused, lost or stopped."""
+        return badge("paused" if worker.state == "alive" and worker.paused_at else worker.state)
+
+    @admin.display(description=_("paused since"))
+    def since(self, worker: Worker) -> str:
+        """Since when it is paused, and how."""
+        return f"{instant(worker.paused_at)}, {worker.pause_mode}" if worker.paused_at else "–"
+
+    @admin.display(description=_("paused by"))
+    def by(self, worker: Worker) -> str:
+        """Who paused it."""
+        return in_list(worker.paused_by) or "–"
+
+    @admin.display(description=_("reason"))
+    def why(self, worker: Worker) -> str:
+        """Why it is paused."""
+        return visible(worker.pause_reason) or "–"
 
     @admin.display(description=_("queues"))
     def shown_queues(self, worker: Worker) -> str:

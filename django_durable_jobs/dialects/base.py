@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import IntegrityError, NotSupportedError, transaction
 from django.db.models import F, Q
+from django.db.models.constants import OnConflict
 from django.db.models.functions import Greatest
 
 from ..states import CLOCKED, TRANSITIONS, Status
@@ -67,9 +68,17 @@ class Dialect(Transactions):
         return Status.PENDING if job.run_at is None and job.delay is None else Status.SCHEDULED
 
     def add_queues(self, names: Iterable[str]) -> None:
-        """Make sure that these queues have a row."""
-        queue = self.model("Queue")
-        queue.objects.using(self.alias).bulk_create([queue(name=name) for name in sorted(names)], ignore_conflicts=True)
+        """Make sure that these queues have a row; those that have one are not locked.
+
+        Only the name is named: a migration of a project enqueues with the columns that the tables have by then.
+        """
+        ordered, ignore, ops = sorted(names), OnConflict.IGNORE, self.connection.ops
+        if not ordered:
+            return
+        rows = ", ".join(["(%s)"] * len(ordered))
+        insert, suffix = ops.insert_statement(on_conflict=ignore), ops.on_conflict_suffix_sql([], ignore, [], [])
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"{insert} {self.table('Queue')} (name) VALUES {rows} {suffix}", ordered)
 
     def lock_keys(self, model: str, keys: Iterable[str]) -> None:
         """Lock the rows of these keys for the rest of the transaction; rows that are not there are made.

@@ -2,6 +2,7 @@
 
 from .approval import Approval
 from .attempt import Attempt
+from .audit import AuditEntry
 from .checkpoint import Checkpoint
 from .coalescing import Coalescing
 from .event_wait import EventWait
@@ -16,6 +17,7 @@ from .worker import Worker
 __all__ = [
     "Approval",
     "Attempt",
+    "AuditEntry",
     "Checkpoint",
     "Coalescing",
     "EventWait",

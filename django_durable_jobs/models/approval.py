@@ -35,6 +35,7 @@ class Approval(models.Model):
         verbose_name = _("approval")
         verbose_name_plural = _("approvals")
         default_permissions = ("view",)
+        permissions: ClassVar = [("decide_approval", "Can decide what jobs ask")]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["job", "generation", "key"], name="ddj_approval_once"),
             models.CheckConstraint(

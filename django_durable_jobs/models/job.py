@@ -119,6 +119,8 @@ class Job(models.Model):
         permissions: ClassVar = [
             ("view_arguments", "Can see arguments, results and tracebacks of jobs"),
             ("retry_job", "Can retry jobs"),
+            ("cancel_job", "Can cancel jobs"),
+            ("pause_job", "Can pause and resume jobs"),
         ]
         indexes: ClassVar = [
             # A claim takes jobs that were never rescued, or only those that were: each half is a stretch of the index.

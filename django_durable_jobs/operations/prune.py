@@ -16,7 +16,7 @@ from django.db.models import Q
 from ..conf import get_settings
 from ..dialects.now import DatabaseNow
 from ..ids import lowest_id_at
-from ..models import Message, Worker
+from ..models import AuditEntry, Message, Worker
 from ..states import FINAL, Status
 from .children import still_needed
 from .database import alias, dialect, jobs
@@ -72,6 +72,14 @@ def prune_workers() -> int:
     )
     holding = jobs().running().values("worker_id")
     return old.exclude(id__in=holding).delete()[0]
+
+
+def prune_audit() -> int:
+    """Delete up to 1,000 audit entries past their retention, the oldest first; return how many."""
+    entries = AuditEntry.objects.using(alias())
+    oldest = list(entries.order_by("id").values_list("id", flat=True)[:WINDOW])
+    past = entries.filter(id__in=oldest, ordered_at__lt=DatabaseNow() - get_settings().retention_audit)
+    return past.delete()[0] if oldest else 0
 
 
 def prune_events(after: tuple[str, int] | None) -> tuple[str, int] | None:

@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from ..operations.coalesce import prune_coalescing
-from ..operations.prune import prune, prune_events, prune_workers
+from ..operations.prune import prune, prune_audit, prune_events, prune_workers
 
 logger = logging.getLogger(__name__)
 
@@ -39,4 +39,6 @@ class Pruner:
             return BETWEEN_WINDOWS
         prune_workers()
         prune_coalescing()
+        if prune_audit():
+            return BETWEEN_WINDOWS
         return BETWEEN_ROUNDS

@@ -12,12 +12,12 @@ from django.db import transaction
 
 from django_durable_jobs import (
     OptionError,
-    durable_job,
     enqueue_many,
     is_queue_paused,
     pause_queue,
     pause_worker,
     paused_queues,
+    registry,
     resume_queue,
     resume_worker,
 )
@@ -39,11 +39,6 @@ pytestmark = pytest.mark.django_db(transaction=True, available_apps=["django_dur
 def _queues() -> None:
     for name in ("mail", "video"):
         Queue.objects.create(name=name)
-
-
-@durable_job(queue="declared")
-def of_a_declared_queue() -> None:
-    """Be of a queue that has no row yet."""
 
 
 # Queues -------------------------------------------------------------------------------------------------------------
@@ -129,9 +124,10 @@ def test_a_time_to_resume_that_is_over_is_refused(dialect: Dialect) -> None:
     assert not is_queue_paused("mail")
 
 
-def test_a_queue_that_only_a_definition_names_can_be_paused() -> None:
+def test_a_queue_that_only_a_definition_names_can_be_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "queues", lambda: {"declared"})
     pause_queue("declared")
-    of_a_declared_queue.enqueue()
+    noop.using(queue="declared").enqueue(1)
     assert claim(claim_of(make_worker(), 5, "declared")) == []
 
 

@@ -14,6 +14,7 @@ from django.test import Client
 
 from django_durable_jobs.admin import actions
 from django_durable_jobs.models import Attempt, Checkpoint, Job
+from django_durable_jobs.operations.catalogue import verb_of
 from django_durable_jobs.operations.retry import retry
 from django_durable_jobs.states import TRANSITIONS, Status
 from tests.factories import make_attempt, make_checkpoint, make_job
@@ -72,13 +73,13 @@ def test_the_button_is_there_and_works_where_the_status_allows_it(status: Status
     assert response.redirect_chain == [(page_of(job), 302)]
     if status in RETRIED:
         assert statuses(job) == ["pending"]
-        assert messages(response) == ["The job is back in its queue."]
+        assert messages(response) == ["Retry selected jobs: 1 job."]
         assert [entry.object_id for entry in LogEntry.objects.all()] == [str(job.id)]
-        assert "Retried" in html(client, f"{JOBS}{job.id}/history/")
+        assert "retry: ordered" in html(client, f"{JOBS}{job.id}/history/")
     else:
         assert statuses(job) == [status.value]
         (text,) = messages(response)
-        assert f"Job {job.id} is {status.value}: only a job that is" in text
+        assert f"1 job was refused: Job {job.id} is {status.value}: only a job that is" in text
         assert not LogEntry.objects.exists()
     assert Checkpoint.objects.filter(job=job).exists()
 
@@ -152,8 +153,8 @@ def test_a_database_that_fails_in_between_leaves_a_report(monkeypatch: pytest.Mo
             raise OperationalError("server closed the connection: SELECT secret")
         retry(job_id)
 
-    broken = replace(actions.RETRY, operation=fails_at_the_second)
-    monkeypatch.setattr("django_durable_jobs.admin.jobs.JobAdmin.actions", (actions.as_action(broken),))
+    broken = replace(verb_of("job", "retry"), run=lambda job, _by, _given: fails_at_the_second(job))
+    monkeypatch.setattr("django_durable_jobs.admin.jobs.JobAdmin.actions", (actions.as_action(broken, "jobs"),))
     response = confirmed(staff(*MAY_RETRY), "retry", *jobs)
     done, failed = messages(response)
     assert done == "Retry selected jobs: 1 job."
@@ -170,8 +171,8 @@ def test_jobs_that_are_gone_when_the_answer_comes_are_no_error() -> None:
     job.delete()
     form = {"action": "retry", "index": "0", "_selected_action": ids, "confirmed": "yes"}
     assert messages(client.post(JOBS, form, follow=True)) == ["None of the selected jobs is there any more."]
-    text = messages(client.post(f"{JOBS}{ids[0]}/retry/", follow=True))[0]
-    assert text.startswith("There is no job")
+    gone = messages(client.post(f"{JOBS}{ids[0]}/retry/", follow=True))[0]
+    assert gone == "None of the selected jobs is there any more."
 
 
 @pytest.mark.parametrize("selected", ["nonsense", "1", "", "' OR 1=1 --", "%00"])

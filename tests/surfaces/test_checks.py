@@ -10,6 +10,7 @@ import pytest
 from django.db import connection, connections
 from django.test import override_settings
 
+from django_durable_jobs.checks import check_api
 from django_durable_jobs.dialects import dialect_of, files
 from tests.databases import current_url, database_settings, lane_of
 from tests.surfaces.checking import found, run
@@ -207,3 +208,12 @@ def test_sqlite_on_a_network_file_system_is_a_warning(tmp_path: Path, monkeypatc
 
 def test_the_dialect_of_these_tests_has_nothing_to_complain_about() -> None:
     assert dialect_of("default").database_warnings() == []
+
+
+def test_s1_an_api_that_cannot_know_who_asks_is_an_error(settings: Any) -> None:
+    assert check_api(None) == []
+    settings.REST_FRAMEWORK = {"DEFAULT_AUTHENTICATION_CLASSES": []}
+    (found,) = check_api(None)
+    assert (found.id, found.is_serious()) == ("django_durable_jobs.E014", True)
+    settings.ROOT_URLCONF = "tests.surfaces.no_api"
+    assert check_api(None) == []

@@ -14,9 +14,10 @@ from django.core.management.base import CommandError
 
 from django_durable_jobs.clock import SystemClock
 from django_durable_jobs.management.commands import jobs
+from django_durable_jobs.models import AuditEntry, Job, Queue
 from tests.durable import recorded  # noqa: F401 -- the jobs whose histories are checked
 from tests.durable.test_histories import CHANGED, GOES_ON, HISTORIES
-from tests.factories import make_checkpoint, make_job
+from tests.factories import make_checkpoint, make_job, make_worker
 from tests.surfaces.checking import run
 
 
@@ -160,3 +161,71 @@ def test_histories_are_checked_where_there_is_no_database(tmp_path: Path) -> Non
     done = run("jobs", "replay-check", str(file), url="postgresql://nobody@127.0.0.1:1/none")
     assert "Traceback" not in done.stderr
     assert (done.returncode, done.stdout) == (0, f"ok  {file}: 0 of 1 calls, 1 not made any more\n")
+
+
+# Orders and looks ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_a_job_is_paused_resumed_and_cancelled_and_the_audit_says_by_whom() -> None:
+    job = make_job("pending")
+    assert order("pause", job.id, "--reason", "wait")[0].strip() == f"pause job {job.id}: done, now paused"
+    assert order("resume", job.id)[0].strip() == f"resume job {job.id}: done, now pending"
+    assert order("cancel", job.id)[0].strip() == f"cancel job {job.id}: done, now cancelled"
+    entries = AuditEntry.objects.order_by("id").values_list("verb", "surface", "outcome")
+    assert list(entries) == [(verb, "command", "done") for verb in ("pause", "resume", "cancel")]
+    assert AuditEntry.objects.order_by("id")[0].given == {"reason": "wait"}
+    assert AuditEntry.objects.exclude(by="").count() == 3
+
+
+@pytest.mark.django_db
+def test_a_queue_and_a_worker_are_paused() -> None:
+    Queue.objects.create(name="mail")
+    worker = make_worker()
+    assert order("pause-queue", "mail", "--mode", "aggressive")[0].strip() == "pause queue mail: done, now paused"
+    assert order("pause-worker", worker.name)[0].strip() == f"pause worker {worker.name}: done, now paused"
+    shown = json.loads(order("queues", "--output", "json")[0])
+    assert [(queue["name"], queue["paused"], queue["pause_mode"]) for queue in shown] == [("mail", True, "aggressive")]
+    assert "paused=True" in order("workers")[0]
+
+
+@pytest.mark.django_db
+def test_a_refusal_is_one_line_in_the_operations_words_and_exit_code_1() -> None:
+    job = make_job("completed")
+    code, out, line = refused("pause", job.id)
+    assert (code, out) == (1, "")
+    assert line.startswith(f"Job {job.id} is completed: only a job that is")
+    for words, said in (
+        (("pause", "17"), "There is no job"),
+        (("pause-queue", "nothing"), "There is no queue"),
+        (("pause", job.id, "--mode", "gentle"), "mode must be"),
+        (("list", "--status", "odd"), "There is no status"),
+        (("list", "--limit", "0"), "--limit must be"),
+        (("inspect", "17"), "There is no job"),
+    ):
+        code, _out, line = refused(*words)
+        assert (code, line.startswith(said), len(line.splitlines())) == (1, True, 1), line
+
+
+@pytest.mark.django_db
+def test_n65_deleting_without_a_terminal_needs_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job("failed")
+    monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))
+    assert refused("delete", job.id)[0] == 1
+    assert Job.objects.filter(id=job.id).exists()
+    assert order("delete", job.id, "--yes")[0].strip() == f"delete job {job.id}: done"
+    assert not Job.objects.exists()
+
+
+@pytest.mark.django_db
+def test_jobs_are_listed_and_one_is_inspected() -> None:
+    job = make_job("failed", queue="mail", last_error="ValueError: \x1b[2Jno")
+    make_job("completed")
+    text = order("list", "--status", "failed,cancelled", "--queue", "mail")[0]
+    assert str(job.id) in text
+    assert len(text.splitlines()) == 1
+    shown = order("inspect", job.id)[0]
+    assert "status: failed" in shown
+    assert "\x1b" not in shown
+    assert json.loads(order("inspect", job.id, "--output", "json")[0])["queue"] == "mail"
+    assert order("approvals")[0].strip() == "none"

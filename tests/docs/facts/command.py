@@ -31,6 +31,10 @@ CHECKS: Final[dict[str, tuple[str, str]]] = {
         "`AUTOCOMMIT` of the jobs' database is `False`",
         "every job would fail, as one that leaves a transaction open: remove it",
     ),
+    "E014": (
+        "the management API is included, and `DEFAULT_AUTHENTICATION_CLASSES` of REST framework is empty",
+        "nobody could be let in for what he is: name the classes that say who asks",
+    ),
     "W001": (
         "`ATOMIC_REQUESTS` is on for the jobs' database",
         "jobs enqueued in a view begin when the response is done: silence it if this is meant",

@@ -133,6 +133,18 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "paused_by": "who paused it",
         "resume_at": "when workers resume it by themselves",
     },
+    "AuditEntry": {
+        "id": "number, in the order in which they were ordered",
+        "ordered_at": "when",
+        "by": "who: the name of a user of the site, or of the machine",
+        "surface": "`admin`, `api`, `command` or `python`",
+        "target": "`job`, `queue`, `worker` or `approval`",
+        "verb": "what was ordered",
+        "name": "which of them: its id or name",
+        "given": "what the order said besides, the reason among it",
+        "outcome": "`begun`, `done` or `refused`",
+        "answer": "why it was refused",
+    },
     "Worker": {
         "id": "number; jobs that it holds point here",
         "name": "`--worker-id`, or host and process id",

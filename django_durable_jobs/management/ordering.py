@@ -1,0 +1,157 @@
+"""Orders and looks of ``manage.py jobs``: one verb for each order of the catalogue, one for each kind of thing."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from django.core.management.base import CommandError
+
+from ..errors import JobNotFound, OptionError
+from ..models import Queue, Worker
+from ..operations import describe
+from ..operations.approvals import pending_approvals
+from ..operations.catalogue import VERBS, Verb, carry_out
+from ..operations.database import alias, jobs
+from ..operations.orders import LONGEST_BY
+from ..rendering import safe_repr, visible
+from ..states import Status
+
+SHOWN: Final = 100
+REFUSED: Final = 1
+OPTIONS: Final = {
+    "reason": "Why; kept in the audit.",
+    "comment": "What the job is told besides.",
+    "mode": "What becomes of running jobs: graceful (default) or aggressive.",
+    "resume_at": "When workers resume it, e.g. 2030-01-31T09:00:00+00:00.",
+}
+KEYS: Final = {"job": "JOB_ID", "queue": "QUEUE", "worker": "WORKER_ID", "approval": "NUMBER"}
+
+Write = Callable[[str], object]
+
+
+def word_of(verb: Verb) -> str:
+    """Return what an order is called here: ``pause``, ``pause-queue``, ``approve``."""
+    alone = sum(other.name == verb.name for other in VERBS) == 1
+    return verb.name if verb.target == "job" or alone else f"{verb.name}-{verb.target}"
+
+
+def declare(add: Callable[[str, Callable[..., None], str], argparse.ArgumentParser], write: Write) -> None:
+    """Declare all of them; ``add`` makes the parser of a verb."""
+    for verb in VERBS:
+        text = f"{verb.title} a{'n' if verb.target == 'approval' else ''} {verb.target}."
+        parser = add(word_of(verb), lambda given, verb=verb: _order(verb, given, write), text)
+        parser.add_argument("key", metavar=KEYS[verb.target])
+        for name in verb.takes:
+            parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=OPTIONS[name])
+        if verb.name == "delete":
+            parser.add_argument("--yes", action="store_true", help="Do not ask back.")
+        _add_output(parser)
+    looks: dict[str, tuple[Callable[[dict[str, Any]], list[dict[str, Any]]], str]] = {
+        "list": (_jobs, "Show jobs, the newest first."),
+        "queues": (lambda _given: describe.queues(Queue.objects.using(alias()).order_by("name")), "Show the queues."),
+        "workers": (_workers, "Show the workers."),
+        "approvals": (_approvals, "Show what jobs ask people."),
+    }
+    for name, (find, text) in looks.items():
+        parser = add(name, lambda given, find=find: _show(find(given), given, write), text)
+        _add_output(parser)
+        if name == "list":
+            parser.add_argument("--status", help="Statuses, with commas between them.")
+            parser.add_argument("--queue", help="Name of a queue.")
+            parser.add_argument("--limit", type=int, default=SHOWN, help="How many at most (default: %(default)s).")
+    inspect = add("inspect", lambda given: _inspect(given, write), "Show a job with its unsuccessful attempts.")
+    inspect.add_argument("key", metavar="JOB_ID")
+    _add_output(inspect)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", choices=("text", "json"), default="text", help="How to print (default: text).")
+
+
+def _order(verb: Verb, given: dict[str, Any], write: Write) -> None:
+    if verb.name == "delete" and not given["yes"] and not _agreed(given["key"]):
+        raise CommandError("Nothing was deleted: say --yes, or answer yes at a terminal.", returncode=REFUSED)
+    said = {name: given[name] for name in verb.takes}
+    carry_out(verb, given["key"], said, by=_who(), surface="command")
+    now = describe.find(verb.target, given["key"], values=False)
+    if given["output"] == "json":
+        write(_json({"done": f"{verb.name} {verb.target}", "now": now}))
+        return
+    state = now and (now.get("status") or now.get("decision") or ("paused" if now.get("paused") else "open"))
+    write(f"{verb.name} {verb.target} {visible(given['key'])}: done{f', now {state}' if state else ''}")
+
+
+def _agreed(key: str) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    return input(f"Delete job {visible(key)} with its attempts and calls? [yes/no] ").strip() == "yes"
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()[:LONGEST_BY]
+    except (OSError, KeyError):
+        return "command"  # a container may have no names for its users
+
+
+def _jobs(given: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = jobs().light().select_related("worker").order_by("-id")
+    if given["status"] is not None:
+        known = [status.value for status in Status]
+        for name in given["status"].split(","):
+            if name not in known:
+                raise OptionError(f"There is no status {safe_repr(name, 80)}. Known: {', '.join(known)}.")
+        rows = rows.filter(status__in=given["status"].split(","))
+    if given["queue"] is not None:
+        rows = rows.filter(queue=given["queue"])
+    if not 0 < given["limit"] <= 10 * SHOWN:
+        raise OptionError(f"--limit must be a whole number from 1 to {10 * SHOWN}.")
+    return [describe.job(row, values=True) for row in rows[: given["limit"]]]
+
+
+def _workers(_given: dict[str, Any]) -> list[dict[str, Any]]:
+    return [describe.worker(row) for row in Worker.objects.using(alias()).with_state().order_by("-id")[:SHOWN]]
+
+
+def _approvals(_given: dict[str, Any]) -> list[dict[str, Any]]:
+    return [describe.approval(row, values=True) for row in pending_approvals()[:SHOWN]]
+
+
+def _inspect(given: dict[str, Any], write: Write) -> None:
+    found = describe.find("job", given["key"], values=True)
+    if found is None:
+        raise JobNotFound(f"There is no job {safe_repr(given['key'], 80)}.")
+    if given["output"] == "json":
+        write(_json(found))
+        return
+    for name, value in found.items():
+        if name == "attempts":
+            for attempt in value:
+                write(f"attempt {attempt['number']}: {attempt['end']}, {visible(attempt['error'])}")
+        elif value not in {None, ""} if isinstance(value, str | None) else value is not None:
+            write(f"{name}: {visible(str(value))}")
+
+
+COLUMNS: Final = (
+    *("id", "name", "title", "definition", "queue", "status", "state", "paused", "pending", "running", "job"),
+)
+"""What a line of text shows, of what there is."""
+
+
+def _show(rows: list[dict[str, Any]], given: dict[str, Any], write: Write) -> None:
+    if given["output"] == "json":
+        write(_json(rows))
+        return
+    for row in rows:
+        write("  ".join(f"{name}={visible(str(row[name]))}" for name in COLUMNS if row.get(name) is not None))
+    if not rows:
+        write("none")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, default=str)

@@ -1,0 +1,244 @@
+"""Every order that a person can give, once: what it is called, to what, who may, and what it does.
+
+The admin, the HTTP API and ``manage.py jobs`` are made from this list, so none of them can lack an order, name it
+otherwise, or forget to write down who gave it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from django.utils.translation import gettext_lazy as _
+
+from ..errors import DurableJobsError, OptionError
+from ..ids import parse_id
+from ..models import AuditEntry, Queue, Worker
+from ..rendering import safe_repr, safe_str
+from ..states import OPEN, PAUSABLE, TRANSITIONS, Status
+from .approvals import LONGEST_COMMENT, approve, reject
+from .cancel import cancel
+from .database import alias
+from .delete import delete
+from .orders import LONGEST_BY, LONGEST_REASON, check_mode, check_text
+from .pause import pause, resume
+from .queues import pause_queue, resume_queue
+from .retry import retry
+from .workers import pause_worker, resume_worker
+
+Target = Literal["job", "queue", "worker", "approval"]
+Surface = Literal["admin", "api", "command", "python"]
+
+LONGEST_ANSWER: Final = 2000
+LONGEST_NAME: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One order. ``run`` gets the target's id or name, who orders it, and what else was given."""
+
+    target: Target
+    name: str
+    permission: str
+    """The code name of Django's permission."""
+    title: Any
+    question: Any
+    """What a surface asks back before it is done."""
+    run: Callable[[Any, str, Mapping[str, Any]], object]
+    takes: tuple[str, ...] = ("reason",)
+    """What the order may say besides; see ``CHECKS``."""
+    statuses: frozenset[Status] = frozenset()
+    """Of jobs: the statuses in which it is offered. Whether it is done then is the operation's answer."""
+
+
+def _checked_text(longest: int) -> Callable[[str, Any], Any]:
+    return lambda name, value: check_text(name, value, longest)
+
+
+def _instant(name: str, value: Any) -> datetime:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise OptionError(f"{name} must be an instant with its offset from UTC, e.g. 2030-01-31T09:00:00+00:00.")
+    return value
+
+
+CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "reason": _checked_text(LONGEST_REASON),
+    "comment": _checked_text(LONGEST_COMMENT),
+    "mode": lambda _name, value: check_mode(value),
+    "resume_at": _instant,
+}
+"""What an order may say, and how that is read."""
+
+VERBS: Final = (
+    Verb(
+        "job",
+        "pause",
+        "pause_job",
+        _("Pause"),
+        _("Hold these jobs? A running one is paused at its next durable call; it keeps its checkpoints."),
+        lambda job, _by, given: pause(job, **_only(given, "mode")),
+        ("reason", "mode"),
+        PAUSABLE | {Status.RUNNING},
+    ),
+    Verb(
+        "job",
+        "resume",
+        "pause_job",
+        _("Resume"),
+        _("Let these jobs go on where they were?"),
+        lambda job, _by, _given: resume(job),
+        statuses=frozenset({Status.PAUSED}),
+    ),
+    Verb(
+        "job",
+        "retry",
+        "retry_job",
+        _("Retry"),
+        _("Put these jobs back into their queues? Their code runs again; calls that have a result do not."),
+        lambda job, _by, _given: retry(job),
+        statuses=TRANSITIONS["retry"].sources,
+    ),
+    Verb(
+        "job",
+        "cancel",
+        "cancel_job",
+        _("Cancel"),
+        _("Cancel these jobs and all their children? A running one is stopped at its next durable call."),
+        lambda job, by, given: cancel(job, reason=_why("cancelled", by, given)),
+        statuses=OPEN,
+    ),
+    Verb(
+        "job",
+        "delete",
+        "delete_job",
+        _("Delete"),
+        _("Delete these jobs with their attempts and calls? Nothing brings them back."),
+        lambda job, _by, _given: delete(job),
+        statuses=frozenset(Status) - {Status.RUNNING},
+    ),
+    Verb(
+        "queue",
+        "pause",
+        "pause_queue",
+        _("Pause"),
+        _("Hold these queues for the whole fleet? No worker claims from them until they are resumed."),
+        lambda queue, by, given: pause_queue(queue, by=by, **given),
+        ("reason", "mode", "resume_at"),
+    ),
+    Verb(
+        "queue",
+        "resume",
+        "pause_queue",
+        _("Resume"),
+        _("Let workers claim from these queues again?"),
+        lambda queue, _by, _given: resume_queue(queue),
+    ),
+    Verb(
+        "worker",
+        "pause",
+        "pause_worker",
+        _("Pause"),
+        _("Hold these workers? They claim nothing until they are resumed; what they run goes on."),
+        lambda worker, by, given: pause_worker(worker, by=by, **given),
+        ("reason", "mode"),
+    ),
+    Verb(
+        "worker",
+        "resume",
+        "pause_worker",
+        _("Resume"),
+        _("Let these workers claim again?"),
+        lambda worker, _by, _given: resume_worker(worker),
+    ),
+    Verb(
+        "approval",
+        "approve",
+        "decide_approval",
+        _("Approve"),
+        _("Say yes to what these jobs ask?"),
+        lambda approval, by, given: approve(approval, by=by, **given),
+        ("comment",),
+    ),
+    Verb(
+        "approval",
+        "reject",
+        "decide_approval",
+        _("Reject"),
+        _("Say no to what these jobs ask?"),
+        lambda approval, by, given: reject(approval, by=by, **given),
+        ("comment",),
+    ),
+)
+"""All orders. A row here gives the order to every surface."""
+
+
+def verbs_of(target: Target) -> list[Verb]:
+    """Return the orders that can be given to one kind of thing."""
+    return [verb for verb in VERBS if verb.target == target]
+
+
+def verb_of(target: str, name: str) -> Verb:
+    """Return one order; ``OptionError`` names those that there are."""
+    for verb in VERBS:
+        if (verb.target, verb.name) == (target, name):
+            return verb
+    known = ", ".join(verb.name for verb in VERBS if verb.target == target) or "none"
+    raise OptionError(f"There is no order {safe_repr(name, 80)} to a {safe_str(target, 80)}. There are: {known}.")
+
+
+def carry_out(verb: Verb, target: object, given: Mapping[str, Any], *, by: str, surface: Surface) -> object:
+    """Carry out an order, write down who gave it, and return what its operation returns.
+
+    What the order says is checked first; then it is written down, carried out, and what came of it is written beside
+    it, also when the operation refuses. Raises ``OptionError`` for what the order cannot say, and what the operation
+    raises.
+    """
+    check_text("by", by, LONGEST_BY)
+    said = {name: _read(verb, name, value) for name, value in given.items() if value is not None and value != ""}
+    entry = AuditEntry.objects.using(alias()).create(
+        by=by,
+        surface=surface,
+        target=verb.target,
+        verb=verb.name,
+        name=_name_of(target),
+        given={name: value.isoformat() if isinstance(value, datetime) else value for name, value in said.items()},
+    )
+    this = AuditEntry.objects.using(alias()).filter(id=entry.id)
+    try:
+        answer = verb.run(target, by, said)
+    except DurableJobsError as refusal:
+        this.update(outcome="refused", answer=safe_str(refusal, LONGEST_ANSWER))
+        raise
+    this.update(outcome="done")
+    return answer
+
+
+def _read(verb: Verb, name: str, value: Any) -> Any:
+    if name not in verb.takes:
+        raise OptionError(f"{verb.name} takes {', '.join(verb.takes)}, not {safe_repr(name, 80)}.")
+    return CHECKS[name](name, value)
+
+
+def _name_of(target: object) -> str:
+    """Return what stands in the audit: a job's id in one spelling, another name as it is."""
+    if isinstance(target, Queue | Worker):
+        return target.name
+    plain = getattr(target, "pk", target)
+    return safe_str(parse_id(plain) or plain, LONGEST_NAME)
+
+
+def _only(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: given[name] for name in names if name in given}
+
+
+def _why(what: str, by: str, given: Mapping[str, Any]) -> str:
+    whom = f" by {by}" if by else " by an order"
+    reason = f": {given['reason']}" if given.get("reason") else ""
+    return f"{what}{whom}{reason}"

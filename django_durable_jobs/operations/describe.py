@@ -1,0 +1,140 @@
+"""Rows as plain values, for the API and the command.
+
+Values of a job's code (arguments, results, errors) are for who may see them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..ids import parse_id
+from ..models import Approval, Attempt, Job, Queue, Worker
+from ..states import Status
+from .database import alias, jobs
+
+ATTEMPTS: int = 100
+"""How many unsuccessful attempts are shown with a job, the last ones."""
+
+
+def job(row: Job, *, values: bool) -> dict[str, Any]:
+    """Return the line of a list; the error only for who may see values."""
+    found = {
+        "id": str(row.id),
+        "definition": row.definition,
+        "queue": row.queue,
+        "status": row.status,
+        "priority": row.priority,
+        "attempt": row.attempt,
+        "max_attempts": row.max_attempts,
+        "created_at": row.created_at,
+        "run_at": row.run_at,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+        "worker": row.worker.name if row.worker is not None else None,
+        "parent": None if row.parent_id is None else str(row.parent_id),
+        "waiting_for": row.waiting_for,
+        "paused_from": row.paused_from,
+        "pausing": row.status == Status.RUNNING and row.pause_requested_at is not None,
+        "cancelling": row.status == Status.RUNNING and row.cancel_requested_at is not None,
+    }
+    return {**found, "last_error": row.last_error} if values else found
+
+
+def job_detail(row: Job, *, values: bool) -> dict[str, Any]:
+    """Return a job with its unsuccessful attempts; what its code was given and said only for who may see it."""
+    attempts = Attempt.objects.using(alias()).filter(job_id=row.id).order_by("-id")[:ATTEMPTS]
+    found = {**job(row, values=values), "attempts": [attempt(one, values=values) for one in reversed(attempts)]}
+    if values:
+        found |= {"arguments": row.payload, "result": row.result, "progress": row.progress}
+    return found
+
+
+def attempt(row: Attempt, *, values: bool) -> dict[str, Any]:
+    """Return an unsuccessful attempt."""
+    found = {
+        "number": row.number,
+        "end": row.end,
+        "worker": row.worker_name,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+    }
+    return {**found, "error": row.error, "traceback": row.traceback} if values else found
+
+
+def queues(rows: Iterable[Queue]) -> list[dict[str, Any]]:
+    """Return queues with how many of their jobs wait and run; history is not counted."""
+    found = list(rows)
+    names = [queue.name for queue in found]
+    counts = {
+        status: jobs().in_status(status).on_queues(names).counted_by("queue")
+        for status in (Status.PENDING, Status.RUNNING)
+    }
+    return [
+        {
+            "name": queue.name,
+            "paused": queue.paused_at is not None,
+            "paused_at": queue.paused_at,
+            "paused_by": queue.paused_by,
+            "pause_mode": queue.pause_mode,
+            "pause_reason": queue.pause_reason,
+            "resume_at": queue.resume_at,
+            **{status.value: count.get(queue.name, 0) for status, count in counts.items()},
+        }
+        for queue in found
+    ]
+
+
+def worker(row: Any) -> dict[str, Any]:
+    """Return a worker; needs ``WorkerQuerySet.with_state``."""
+    found: Worker = row
+    return {
+        "name": found.name,
+        "state": row.state,
+        "host": found.host,
+        "pid": found.pid,
+        "queues": found.queues,
+        "started_at": found.started_at,
+        "seen_at": found.seen_at,
+        "stopped_at": found.stopped_at,
+        "paused": found.paused_at is not None,
+        "paused_at": found.paused_at,
+        "paused_by": found.paused_by,
+        "pause_mode": found.pause_mode,
+        "pause_reason": found.pause_reason,
+    }
+
+
+def approval(row: Approval, *, values: bool) -> dict[str, Any]:
+    """Return a question and its answer; the details only for who may see values."""
+    found = {
+        "id": row.pk,
+        "job": str(row.job_id),
+        "title": row.title,
+        "requested_at": row.requested_at,
+        "expires_at": row.expires_at,
+        "decision": row.decision,
+        "decided_by": row.decided_by,
+        "decided_at": row.decided_at,
+        "comment": row.comment,
+    }
+    return {**found, "details": row.details} if values else found
+
+
+def find(target: str, key: str, *, values: bool) -> dict[str, Any] | None:
+    """Return what is shown of one row; ``None`` when there is none."""
+    match target:
+        case "job":
+            job_id = parse_id(key)
+            found = None if job_id is None else jobs().filter(id=job_id).select_related("worker").first()
+            return None if found is None else job_detail(found, values=values)
+        case "queue":
+            return next(iter(queues(Queue.objects.using(alias()).filter(name=key))), None)
+        case "worker":
+            holder = Worker.objects.using(alias()).with_state().filter(name=key).order_by("-id").first()
+            return None if holder is None else worker(holder)
+        case "approval":
+            number = int(key) if key.isascii() and key.isdigit() and len(key) < len(str(2**63)) else 0
+            asked = Approval.objects.using(alias()).filter(pk=number).first()
+            return None if asked is None else approval(asked, values=values)
+    return None
