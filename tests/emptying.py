@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from django.db.backends.postgresql.operations import DatabaseOperations
 
+OURS: Final = "django_durable_jobs_"
 SMALL: Final = 200_000
 """Bytes of a table that is emptied by DELETE."""
 
@@ -28,7 +29,8 @@ def _sql_flush(self: Any, style: Any, tables: Sequence[str], **options: Any) -> 
         return _by_truncate(self, style, tables, **options)
     with self.connection.cursor() as cursor:
         sizes = "SELECT relname FROM pg_class WHERE relname = ANY (%s) AND relkind = 'r' AND pg_relation_size(oid) > %s"
-        cursor.execute(sizes, [list(tables), SMALL])
+        # No constraint leads to a table of ours: PostgreSQL does not truncate what another table refers to.
+        cursor.execute(sizes, [[name for name in tables if name.startswith(OURS)], SMALL])
         large = [name for (name,) in cursor.fetchall()]
     # Constraints are checked at the commit, so the order does not matter.
     deletes = [f"DELETE FROM {self.quote_name(name)};" for name in tables if name not in large]

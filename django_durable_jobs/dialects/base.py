@@ -156,20 +156,28 @@ class Dialect(Transactions):
     def _open(self, claim: Claim) -> list[Want]:
         """Return what is wanted of queues that are not paused; nothing for a worker that is.
 
-        Their rows stay locked for sharing, so that a pause waits for this claim, and this claim for a pause.
+        Their rows stay locked for sharing, so that a pause waits for this claim. A row that somebody is about to change
+        is not waited for: then nothing is taken from there this time.
         """
-        lock, names = self.lock_for_sharing, [want.queue for want in claim.wants]
-        marks = ", ".join(["%s"] * len(names))
+        if claim.worker_id in self._closed("Worker", "id", [claim.worker_id]):
+            return []
+        closed = self._closed("Queue", "name", [want.queue for want in claim.wants])
+        return [want for want in claim.wants if want.queue not in closed]
+
+    def _closed(self, model: str, column: str, keys: list[Any]) -> set[Any]:
+        """Return those that are paused, or that somebody is about to change; one without a row is neither."""
+        marks, table = ", ".join(["%s"] * len(keys)), self.table(model)
         with self.connection.cursor() as cursor:
-            cursor.execute(f"SELECT paused_at FROM {self.table('Worker')} WHERE id = %s {lock}", [claim.worker_id])
-            if any(paused_at is not None for (paused_at,) in cursor.fetchall()):
-                return []
             # All are read: a row that the condition leaves out would not stay locked.
-            cursor.execute(
-                f"SELECT name, paused_at FROM {self.table('Queue')} WHERE name IN ({marks}) ORDER BY name {lock}", names
-            )
-            paused = {name for name, paused_at in cursor.fetchall() if paused_at is not None}
-        return [want for want in claim.wants if want.queue not in paused]
+            look = f"SELECT {column}, paused_at FROM {table} WHERE {column} IN ({marks}) ORDER BY {column}"
+            cursor.execute(f"{look} {self.lock_for_sharing}", keys)
+            found = dict(cursor.fetchall())
+            missing = [key for key in keys if key not in found]
+            if missing:
+                marks = ", ".join(["%s"] * len(missing))
+                cursor.execute(f"SELECT {column} FROM {table} WHERE {column} IN ({marks})", missing)
+                missing = [key for (key,) in cursor.fetchall()]
+        return {*(key for key, paused_at in found.items() if paused_at is not None), *missing}
 
     def _complete(self, completions: Sequence[Completion]) -> set[UUID]:
         jobs = self.model("Job").objects.using(self.alias)

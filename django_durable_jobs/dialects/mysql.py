@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django.db import DatabaseError
 
@@ -32,13 +32,18 @@ class MySQL(Dialect):
     """MariaDB and MySQL."""
 
     exact_collation: ClassVar[str | None] = "utf8mb4_bin"
-    lock_for_sharing: ClassVar[str] = "LOCK IN SHARE MODE"
     minimum: ClassVar = {True: (10, 6), False: (8, 0, 1)}
 
     def now_sql(self) -> str:
         """Return the statement's time; Django keeps the session's time zone at UTC."""
         seconds = self.clock_offset.total_seconds()
         return f"(UTC_TIMESTAMP(6) + INTERVAL {seconds:.6f} SECOND)" if seconds else "UTC_TIMESTAMP(6)"
+
+    @property
+    def lock_for_sharing(self) -> str:
+        """Say the same in the words of each of the two."""
+        connection: Any = self.connection
+        return "LOCK IN SHARE MODE SKIP LOCKED" if connection.mysql_is_mariadb else "FOR SHARE SKIP LOCKED"
 
     def on_conflict(self, column: str) -> str:
         """Say the same in these servers' own words."""

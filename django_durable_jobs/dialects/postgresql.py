@@ -77,7 +77,8 @@ class PostgreSQL(PostgreSQLSession):
 
         A pause is a barrier: the rows of the queues and of the worker are locked for sharing, which reads them as they
         are now, not as the statement's snapshot has them. So a pause waits for claims that are on their way, and a
-        claim that has begun before a pause but comes later takes nothing. Nothing is locked where nothing is pending.
+        claim that has begun before a pause but comes later takes nothing. A row that somebody is about to change is not
+        waited for: then nothing is taken this time. Nothing is locked where nothing is pending.
         Whether one is paused is asked outside of what locks: a condition in there is asked of the snapshot first.
         """
         verb = TRANSITIONS["claim"]
@@ -105,11 +106,15 @@ class PostgreSQL(PostgreSQLSession):
             ),
             gates AS MATERIALIZED (
                 SELECT name, paused_at FROM {self.table("Queue")}
-                WHERE name = ANY (ARRAY(SELECT DISTINCT queue FROM picked)) ORDER BY name FOR SHARE
+                WHERE name = ANY (ARRAY(SELECT DISTINCT queue FROM picked)) ORDER BY name FOR SHARE SKIP LOCKED
             ),
             holder AS MATERIALIZED (
                 SELECT paused_at FROM {self.table("Worker")}
-                WHERE id = %(worker)s AND EXISTS (SELECT FROM picked) FOR SHARE
+                WHERE id = %(worker)s AND EXISTS (SELECT FROM picked) FOR SHARE SKIP LOCKED
+            ),
+            closed AS MATERIALIZED (
+                SELECT name FROM {self.table("Queue")} WHERE name = ANY (ARRAY(SELECT DISTINCT queue FROM picked))
+                    AND name <> ALL (ARRAY(SELECT name FROM gates WHERE paused_at IS NULL))
             ),
             claimed AS (
                 UPDATE {self.table("Job")} AS job SET
@@ -117,8 +122,10 @@ class PostgreSQL(PostgreSQLSession):
                     max_attempts = greatest(max_attempts, attempt + 1), worker_id = %(worker)s,
                     started_at = {now}, lease_expires_at = {now} + %(lease)s
                 WHERE job.id = ANY (ARRAY(
-                    SELECT id FROM picked WHERE queue <> ALL (ARRAY(SELECT name FROM gates WHERE paused_at IS NOT NULL))
-                        AND NOT EXISTS (SELECT FROM holder WHERE paused_at IS NOT NULL)
+                    SELECT id FROM picked WHERE queue <> ALL (ARRAY(SELECT name FROM closed)) AND (
+                        EXISTS (SELECT FROM holder WHERE paused_at IS NULL)
+                        OR NOT EXISTS (SELECT FROM {self.table("Worker")} WHERE id = %(worker)s)
+                    )
                 )) AND job.status = '{source}'
                 RETURNING {columns}
             )"""

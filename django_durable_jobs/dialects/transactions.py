@@ -36,8 +36,6 @@ class Transactions(Sessions):
     """Can two connections write at once?"""
     has_skip_locked: ClassVar[bool] = True
     """Does a claim pass over rows that another claim has locked?"""
-    lock_for_sharing: ClassVar[str] = "FOR SHARE"
-    """The end of a SELECT that keeps what it reads from being changed until the transaction ends."""
     exact_collation: ClassVar[str | None] = None
     """Which collation makes a text equal to itself only, where that is not the default?"""
 
@@ -47,6 +45,11 @@ class Transactions(Sessions):
         self.clock_offset = timedelta(0)
         """Moves the database's time; for tests only."""
         self._tables: dict[str, str] = {}
+
+    @property
+    def lock_for_sharing(self) -> str:
+        """The end of a SELECT that keeps what it reads from being changed, and passes over what somebody changes."""
+        return "FOR SHARE SKIP LOCKED"
 
     @property
     def has_partial_indexes(self) -> bool:

@@ -283,3 +283,29 @@ def test_i28_a_pause_waits_for_a_claim_that_is_on_its_way(scope: str, dialect: D
 
     together(take, order)
     assert seen == ["claim", "pause"]
+
+
+@pytest.mark.parametrize("scope", ["queue", "worker"])
+def test_a_claim_does_not_wait_for_an_order_that_is_not_committed(scope: str, dialect: Dialect) -> None:
+    """A transaction of a project that pauses may take its time; workers have other queues to serve."""
+    if not dialect.has_parallel_writers:
+        pytest.skip("has_parallel_writers: one writer at a time, whoever it is")
+    paused, free = make_job(queue="mail"), make_job(queue="video")
+    worker = make_worker()
+    ordered, claimed = threading.Event(), threading.Event()
+
+    def order() -> None:
+        with transaction.atomic():
+            pause_queue("mail") if scope == "queue" else pause_worker(worker)
+            ordered.set()
+            assert claimed.wait(10), "the claim waits for the order"
+
+    def take() -> list[UUID]:
+        assert ordered.wait(10)
+        found = [job.id for job in claim(claim_of(worker, 5, "mail", "video"))]
+        claimed.set()
+        return found
+
+    _none, found = together(order, take)
+    assert found == ([free.id] if scope == "queue" else [])
+    assert present(paused).status == "pending"
