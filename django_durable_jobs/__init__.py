@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from .operations.approvals import aapprove, approve, areject, pending_approvals, reject
     from .operations.cancel import acancel, cancel
     from .operations.events import aemit, emit
+    from .operations.explain import Explanation, aexplain, explain
     from .operations.history import export_history
     from .operations.messages import asend_message, send_message
     from .operations.pause import apause, aresume, is_paused, is_pausing, pause, paused_jobs, resume
@@ -142,6 +143,7 @@ _HOMES = {
     "operations.approvals": ("aapprove", "approve", "areject", "pending_approvals", "reject"),
     "operations.cancel": ("acancel", "cancel"),
     "operations.events": ("aemit", "emit"),
+    "operations.explain": ("Explanation", "aexplain", "explain"),
     "operations.history": ("export_history",),
     "operations.messages": ("asend_message", "send_message"),
     "operations.pause": ("apause", "aresume", "is_paused", "is_pausing", "pause", "paused_jobs", "resume"),
@@ -177,6 +179,7 @@ __all__ = [
     "Determinism",
     "DurableJob",
     "DurableJobsError",
+    "Explanation",
     "HistoryUnreadable",
     "Invocation",
     "JobCancelled",
@@ -211,6 +214,7 @@ __all__ = [
     "aemit",
     "aenqueue",
     "aenqueue_many",
+    "aexplain",
     "afork",
     "agather",
     "aget_version",
@@ -244,6 +248,7 @@ __all__ = [
     "emit",
     "enqueue",
     "enqueue_many",
+    "explain",
     "export_history",
     "fork",
     "gather",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -11,9 +12,11 @@ from django.db.models import QuerySet
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
+from ..errors import JobNotFound
 from ..models import Attempt, Checkpoint, Job
 from ..operations import reports
 from ..operations.database import alias
+from ..operations.explain import explain
 from ..operations.sequences import blocked_by
 from ..rendering import visible
 from ..states import FINAL, Status
@@ -48,6 +51,15 @@ class Page:
         return self.more or self.number > 1
 
 
+def _why(job: Job) -> str:
+    """Say why the job is not running; nothing of one that runs, has ended, or is gone meanwhile."""
+    if job.status in FINAL or job.status == Status.RUNNING:
+        return ""
+    with suppress(JobNotFound):
+        return explain(job).text
+    return ""
+
+
 def job_details(job: Job, address: QueryDict, *, values: bool) -> dict[str, Any]:
     """Return the template's names; without ``values`` no stored value is even read."""
     attempts = Attempt.objects.using(alias()).filter(job_id=job.id).order_by("-id")
@@ -64,6 +76,7 @@ def job_details(job: Job, address: QueryDict, *, values: bool) -> dict[str, Any]
         "attempts": _page(attempts, address.get("attempts"), ATTEMPTS, lambda row: _attempt(row, values=values)),
         "calls": _page(calls, address.get("calls"), CALLS, lambda row: _call(row, values=values)),
         "generations": job.generation > 0,
+        "why": _why(job),
         "waits_for": in_list(job.waiting_for) if job.waiting_for else "",
         "in_front": blocked_by(job) if job.waiting_for and job.sequence_key else None,
         # A key is made of arguments.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, ClassVar, Final
 
 from django.db.models import QuerySet
@@ -21,6 +22,7 @@ from ..operations import describe
 from ..operations.approvals import pending_approvals
 from ..operations.catalogue import Target, carry_out, verb_of
 from ..operations.database import alias, jobs
+from ..operations.explain import explain
 from ..operations.orders import LONGEST_BY
 from ..rendering import safe_repr
 from ..states import Status
@@ -220,6 +222,16 @@ class Detail(ManagementView):
         if found is None:
             raise Http404
         return Response(found)
+
+
+class Explain(ManagementView):
+    """``GET /v1/jobs/{id}/explain``: why it is not running."""
+
+    permission = "view_job"
+
+    def get(self, _request: Request, key: str) -> Response:
+        """Return the one reason."""
+        return Response(asdict(explain(key)))
 
 
 class Order(ManagementView):

@@ -7,6 +7,7 @@ import getpass
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Final
 
 from django.core.management.base import CommandError
@@ -17,6 +18,7 @@ from ..operations import describe
 from ..operations.approvals import pending_approvals
 from ..operations.catalogue import VERBS, Verb, carry_out
 from ..operations.database import alias, jobs
+from ..operations.explain import explain
 from ..operations.orders import LONGEST_BY
 from ..rendering import safe_repr, visible
 from ..states import Status
@@ -64,6 +66,9 @@ def declare(add: Callable[[str, Callable[..., None], str], argparse.ArgumentPars
             parser.add_argument("--status", help="Statuses, with commas between them.")
             parser.add_argument("--queue", help="Name of a queue.")
             parser.add_argument("--limit", type=int, default=SHOWN, help="How many at most (default: %(default)s).")
+    reason = add("explain", lambda given: _explain(given, write), "Say why a job is not running.")
+    reason.add_argument("key", metavar="JOB_ID")
+    _add_output(reason)
     inspect = add("inspect", lambda given: _inspect(given, write), "Show a job with its unsuccessful attempts.")
     inspect.add_argument("key", metavar="JOB_ID")
     _add_output(inspect)
@@ -120,6 +125,11 @@ def _workers(_given: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _approvals(_given: dict[str, Any]) -> list[dict[str, Any]]:
     return [describe.approval(row, values=True) for row in pending_approvals()[:SHOWN]]
+
+
+def _explain(given: dict[str, Any], write: Write) -> None:
+    found = explain(given["key"])
+    write(_json(asdict(found)) if given["output"] == "json" else f"{found.code}: {found.text}")
 
 
 def _inspect(given: dict[str, Any], write: Write) -> None:

@@ -93,6 +93,11 @@ def restore(  # noqa: PLR0913 -- as above
     )
 
 
+def serves(worker_id: int, queues: dict[str, int]) -> None:
+    """Say which queues the worker serves by now, and how many jobs of each at once."""
+    Worker.objects.using(alias()).filter(id=worker_id).update(queues=queues)
+
+
 def stopped(worker_id: int) -> None:
     """Say that the worker has ended in order."""
     Worker.objects.using(alias()).filter(id=worker_id).update(stopped_at=DatabaseNow())

@@ -151,7 +151,11 @@ class Worker:
                 options, lambda: dispatcher.open_queues, lambda: rota.hasten(rescuer), clock=self._clock
             )
             chores[1:1] = [rescuer, quarantine]
-        watch = QueueWatch(options, dispatcher.serve) if options.queues is None else None
+        watch = (
+            QueueWatch(options, worker_id, lambda: dispatcher.queues, dispatcher.serve)
+            if options.queues is None
+            else None
+        )
         chores[:0] = [watch] if watch is not None else []
         rota = Rota("chores", chores, clock=self._clock)
         housekeeping = ServiceThread(rota, clock=self._clock)

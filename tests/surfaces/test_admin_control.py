@@ -150,3 +150,10 @@ def test_the_audit_shows_who_ordered_what_to_those_who_may_see_it() -> None:
     assert "&lt;script&gt;" in detail
     assert "<script>alert" not in detail
     assert staff("view_queue").get(f"{ADMIN}auditentry/").status_code == 403
+
+
+def test_f10_the_page_of_a_job_says_why_it_does_not_run() -> None:
+    client = staff("view_job")
+    assert "No live worker serves its queue" in html(client, page_of(make_job(queue="mail")))
+    for status in ("running", "completed"):
+        assert "Why is it not running?" not in html(client, page_of(make_job(status)))

@@ -246,3 +246,19 @@ def test_unknown_keys_of_details_are_404() -> None:
     for address in (f"jobs/{new_job_id()}", "jobs/x", "queues/x", "workers/x", "approvals/x", f"approvals/{10**30}"):
         status, body = get(client, address)
         assert (status, body["code"]) == (404, "NOT_FOUND"), address
+
+
+def test_f10_a_job_says_why_it_does_not_run() -> None:
+    job = make_job(queue="mail")
+    client = staff("view_job")
+    assert get(client, f"jobs/{job.id}/explain") == (
+        200,
+        {
+            "code": "NO_WORKER",
+            "text": "No live worker serves its queue 'mail': start one, with --queue mail or for all queues.",
+            "subject": "queue",
+            "key": "mail",
+        },
+    )
+    assert get(client, f"jobs/{UNKNOWN}/explain")[0] == 404
+    assert get(staff("retry_job"), f"jobs/{job.id}/explain")[0] == 403

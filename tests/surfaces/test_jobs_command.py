@@ -229,3 +229,5 @@ def test_jobs_are_listed_and_one_is_inspected() -> None:
     assert "\x1b" not in shown
     assert json.loads(order("inspect", job.id, "--output", "json")[0])["queue"] == "mail"
     assert order("approvals")[0].strip() == "none"
+    assert order("explain", job.id)[0].strip() == "ENDED: It has ended: it is failed."
+    assert json.loads(order("explain", job.id, "--output", "json")[0])["code"] == "ENDED"
