@@ -61,7 +61,8 @@ class Proxy:
 
     def close(self) -> None:
         """Cut every connection and refuse new ones."""
-        server, self._server = self._server, None
+        with self._guard:
+            server, self._server = self._server, None
         if server is not None:
             with suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)
@@ -81,6 +82,11 @@ class Proxy:
             except OSError:
                 return
             with self._guard:
+                if self._server is not server:
+                    # Cut between the accepting and here: nobody would close these.
+                    client.close()
+                    upstream.close()
+                    return
                 self._open |= {client, upstream}
             committing = threading.Event()
             for pump in (self._requests, self._answers):
