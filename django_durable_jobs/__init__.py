@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     )
     from .ids import new_job_id
     from .operations.approvals import aapprove, approve, areject, pending_approvals, reject
+    from .operations.arrange import achange_priority, amove_job, change_priority, move_job
     from .operations.cancel import acancel, cancel
     from .operations.events import aemit, emit
     from .operations.explain import Explanation, aexplain, explain
@@ -141,6 +142,7 @@ _HOMES = {
     ),
     "ids": ("new_job_id",),
     "operations.approvals": ("aapprove", "approve", "areject", "pending_approvals", "reject"),
+    "operations.arrange": ("achange_priority", "amove_job", "change_priority", "move_job"),
     "operations.cancel": ("acancel", "cancel"),
     "operations.events": ("aemit", "emit"),
     "operations.explain": ("Explanation", "aexplain", "explain"),
@@ -210,6 +212,7 @@ __all__ = [
     "aapprove",
     "acall",
     "acancel",
+    "achange_priority",
     "acompensate",
     "aemit",
     "aenqueue",
@@ -219,6 +222,7 @@ __all__ = [
     "agather",
     "aget_version",
     "aload_checkpoint",
+    "amove_job",
     "apatched",
     "apause",
     "apause_queue",
@@ -241,6 +245,7 @@ __all__ = [
     "blocked_by",
     "call",
     "cancel",
+    "change_priority",
     "check_history",
     "compensate",
     "current_job",
@@ -259,6 +264,7 @@ __all__ = [
     "is_pausing",
     "is_queue_paused",
     "load_checkpoint",
+    "move_job",
     "new_job_id",
     "patched",
     "pause",

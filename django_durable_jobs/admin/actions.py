@@ -50,6 +50,8 @@ FIELDS: Final = {
     "reason": Field("reason", _("Reason"), "text"),
     "comment": Field("comment", _("Comment"), "text"),
     "mode": Field("mode", _("What runs"), "mode"),
+    "queue": Field("queue", _("Queue"), "text"),
+    "priority": Field("priority", _("Priority (-100 to 100, or its name)"), "text"),
     "resume_at": Field("resume_at", _("Resume at (ISO 8601, with offset)"), "text"),
 }
 

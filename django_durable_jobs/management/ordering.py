@@ -29,6 +29,8 @@ OPTIONS: Final = {
     "reason": "Why; kept in the audit.",
     "comment": "What the job is told besides.",
     "mode": "What becomes of running jobs: graceful (default) or aggressive.",
+    "queue": "The queue to put it into.",
+    "priority": "-100 to 100 (higher first), or critical, high, normal, low.",
     "resume_at": "When workers resume it, e.g. 2030-01-31T09:00:00+00:00.",
 }
 KEYS: Final = {"job": "JOB_ID", "queue": "QUEUE", "worker": "WORKER_ID", "approval": "NUMBER"}

@@ -80,6 +80,7 @@ class Migration(migrations.Migration):
                     ("retry_job", "Can retry jobs"),
                     ("cancel_job", "Can cancel jobs"),
                     ("pause_job", "Can pause and resume jobs"),
+                    ("move_job", "Can move jobs to another queue or priority"),
                 ],
                 "verbose_name": "job",
                 "verbose_name_plural": "jobs",

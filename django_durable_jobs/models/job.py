@@ -121,6 +121,7 @@ class Job(models.Model):
             ("retry_job", "Can retry jobs"),
             ("cancel_job", "Can cancel jobs"),
             ("pause_job", "Can pause and resume jobs"),
+            ("move_job", "Can move jobs to another queue or priority"),
         ]
         indexes: ClassVar = [
             # A claim takes jobs that were never rescued, or only those that were: each half is a stretch of the index.

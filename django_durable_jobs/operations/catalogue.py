@@ -13,12 +13,14 @@ from typing import Any, Final, Literal
 
 from django.utils.translation import gettext_lazy as _
 
+from ..definitions import check_priority
 from ..errors import DurableJobsError, OptionError
 from ..ids import parse_id
 from ..models import AuditEntry, Queue, Worker
 from ..rendering import safe_repr, safe_str
 from ..states import OPEN, PAUSABLE, TRANSITIONS, Status
 from .approvals import LONGEST_COMMENT, approve, reject
+from .arrange import MOVABLE, change_priority, move_job
 from .cancel import cancel
 from .database import alias
 from .delete import delete
@@ -33,6 +35,7 @@ Surface = Literal["admin", "api", "command", "python"]
 
 LONGEST_ANSWER: Final = 2000
 LONGEST_NAME: Final = 200
+LONGEST_PRIORITY: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,24 @@ def _instant(name: str, value: Any) -> datetime:
     return value
 
 
+def _priority(_name: str, value: Any) -> int:
+    if (
+        isinstance(value, str)
+        and value.removeprefix("-").isdecimal()
+        and value.isascii()
+        and len(value) <= LONGEST_PRIORITY
+    ):
+        value = int(value)
+    return check_priority(value)
+
+
 CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "reason": _checked_text(LONGEST_REASON),
     "comment": _checked_text(LONGEST_COMMENT),
     "mode": lambda _name, value: check_mode(value),
     "resume_at": _instant,
+    "queue": _checked_text(LONGEST_NAME),
+    "priority": _priority,
 }
 """What an order may say, and how that is read."""
 
@@ -113,6 +129,26 @@ VERBS: Final = (
         _("Cancel these jobs and all their children? A running one is stopped at its next durable call."),
         lambda job, by, given: cancel(job, reason=_why("cancelled", by, given)),
         statuses=OPEN,
+    ),
+    Verb(
+        "job",
+        "move",
+        "move_job",
+        _("Move"),
+        _("Put these jobs into another queue?"),
+        lambda job, _by, given: move_job(job, _needed(given, "queue")),
+        ("queue", "reason"),
+        MOVABLE,
+    ),
+    Verb(
+        "job",
+        "reprioritize",
+        "move_job",
+        _("Reprioritize"),
+        _("Give these jobs another priority?"),
+        lambda job, _by, given: change_priority(job, _needed(given, "priority")),
+        ("priority", "reason"),
+        MOVABLE,
     ),
     Verb(
         "job",
@@ -232,6 +268,12 @@ def _name_of(target: object) -> str:
         return target.name
     plain = getattr(target, "pk", target)
     return safe_str(parse_id(plain) or plain, LONGEST_NAME)
+
+
+def _needed(given: Mapping[str, Any], name: str) -> Any:
+    if name not in given:
+        raise OptionError(f"This order needs a {name}.")
+    return given[name]
 
 
 def _only(given: Mapping[str, Any], *names: str) -> dict[str, Any]:

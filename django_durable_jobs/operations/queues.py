@@ -69,7 +69,7 @@ def pause_queue(  # noqa: PLR0913 -- what an order says, by name
     Jobs can be enqueued meanwhile. In an open transaction on the jobs' database the pause is part of it. Raises
     ``QueueNotFound``, ``AlreadyPaused`` and ``OptionError``; then nothing has changed.
     """
-    name, mode = _known(queue), check_mode(mode)
+    name, mode = known_queue(queue), check_mode(mode)
     order = {
         "pause_mode": mode,
         "pause_reason": check_text("reason", reason, LONGEST_REASON),
@@ -88,7 +88,7 @@ def pause_queue(  # noqa: PLR0913 -- what an order says, by name
 
 def resume_queue(queue: str) -> None:
     """Let a paused queue go on. Raises ``QueueNotFound`` and ``NotPaused``."""
-    name = _known(queue)
+    name = known_queue(queue)
     if not _queues().filter(name=name, paused_at__isnull=False).update(**RESUMED):
         raise NotPaused(f"Queue {name!r} is not paused.")
     tell(LOOK, name)
@@ -143,7 +143,7 @@ def _queues() -> QuerySet[Queue]:
     return Queue.objects.using(alias())
 
 
-def _known(queue: object) -> str:
+def known_queue(queue: object) -> str:
     """Return the name of a queue that has a row; one of a registered definition gets its row now."""
     if isinstance(queue, Queue):
         queue = queue.name

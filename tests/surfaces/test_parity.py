@@ -27,6 +27,7 @@ PLURAL = {"job": "jobs", "queue": "queues", "worker": "workers", "approval": "ap
 MODELS: dict[str, type[Model]] = {"job": Job, "queue": Queue, "worker": Worker, "approval": Approval}
 PASSING = {"created_at", "paused_at", "decided_at", "requested_at", "cancel_requested_at", "finished_at", "seen_at"}
 """Columns that hold when something was done."""
+SAID = {"reason": "because", "comment": "because", "queue": "other", "priority": "high"}
 OWN = {"id", "name", "job", "pid", "key", "lease_expires_at", "started_at", "by", "paused_by", "decided_by", "worker"}
 """Columns that tell one row from the next, or who ordered it."""
 
@@ -115,7 +116,8 @@ def audit_of(surface: str) -> dict[str, Any]:
 @pytest.mark.parametrize("allowed", [True, False], ids=["done", "refused"])
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: f"{verb.name} {verb.target}")
 def test_every_surface_does_the_same_and_says_the_same(verb: Verb, allowed: bool) -> None:
-    said = {name: "because" for name in verb.takes if name in {"reason", "comment"}}
+    said = {name: SAID[name] for name in verb.takes if name in SAID}
+    Queue.objects.create(name="other")
     seen: dict[str, Any] = {}
     for surface, door in DOORS.items():
         row = make(verb, allowed=allowed)
@@ -130,7 +132,7 @@ def test_every_surface_does_the_same_and_says_the_same(verb: Verb, allowed: bool
         seen[surface] = after, audit_of(surface), re.sub(r"since [\d: -]+ UTC", "since then", words)
     first = seen["python"]
     assert first[1]["outcome"] == ("done" if allowed else "refused")
-    assert first[1]["given"] == said
+    assert first[1]["given"] == {**said, **({"priority": 50} if "priority" in said else {})}
     for surface, found in seen.items():
         assert found == first, surface
 
