@@ -92,7 +92,8 @@ class Control:
             self._leases.tell(job_id, paused(job_id))
         # Also what has just ended: there is nothing of it to stop any more.
         if stopped := self._leases.mark_lost(known - orders.held, TAKEN):
-            logger.info("%d jobs are not held here any more; their code is asked to stop", stopped)
+            # By an order, or by a rescue that the heartbeat has not learnt of yet.
+            logger.warning("%d jobs are not held here any more; their code is asked to stop", stopped)
 
 
 class Heard:

@@ -49,7 +49,7 @@ def test_a_worker_that_was_stalled_stores_no_checkpoint_and_goes_on_with_other_j
     new_owner = workers.lines("begin")[1].split()[-1]
     # Both wake, the zombie first: it must not get its checkpoint in although the new owner has none yet.
     zombie.send(signal.SIGCONT)
-    zombie.says("were lost to other workers")
+    zombie.says("their code is asked to stop")
     gate.touch()
     assert handle.result(20) == "effect x"
     zombie.says("was lost to another worker; its code was stopped")
@@ -91,7 +91,7 @@ def test_the_result_of_a_zombie_that_swallows_every_exception_is_dropped_and_log
     workers.noted("begin")
     _stall_until_taken_over(workers, zombie, handle.id)
     zombie.send(signal.SIGCONT)
-    zombie.says("were lost to other workers")
+    zombie.says("their code is asked to stop")
     gate.touch()
     workers.noted("swallowed LeaseLost")
     zombie.says("ended here after its lease was lost; nothing was stored")
