@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -475,15 +476,21 @@ def test_an_order_does_not_keep_an_async_job_from_registering(runner: Runner, wh
         await acompensate(unbook, "flight")
         LEDGER.append("never")
 
+    struck, over = threading.Event(), threading.Event()
+
     def hook(where: str) -> None:
-        if where == "before-step" and when == "while it is stored":
+        if where == "before-step" and when == "while it is stored" and not struck.is_set():
+            struck.set()
             runner.leases.tell(job.id, cancelled(job.id))
+            # A job that did not wait for this would be over now, undone without it.
+            over.wait(0.5)
 
     job = runner.enqueue(async_script)
     faults.install(hook)
     try:
         assert isinstance(runner.attempt(), Cancelled)
     finally:
+        over.set()
         faults.install(None)
     assert LEDGER == ["book flight", "unbook flight"]
 

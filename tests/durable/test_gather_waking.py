@@ -18,6 +18,7 @@ from django_durable_jobs.dialects.now import DatabaseNow
 from django_durable_jobs.models import Checkpoint, Job
 from django_durable_jobs.operations.claim import claim
 from django_durable_jobs.operations.finish import Ending, finish
+from django_durable_jobs.operations.queues import queue_names
 from django_durable_jobs.operations.rescue import rescue
 from django_durable_jobs.operations.wake import wake_forgotten
 from django_durable_jobs.outcomes import Cancelled, Completed, Failed, Failure, Parked, Stored
@@ -218,8 +219,21 @@ def test_drain_does_not_end_while_a_parent_waits_for_children(runner: Runner) ->
     assert row(job).status == "completed"
 
 
-def test_drain_of_all_queues_serves_those_that_appear_with_the_children(runner: Runner) -> None:
+def test_drain_of_all_queues_serves_those_that_appear_with_the_children(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Event()
+
+    def names() -> list[str]:
+        found = queue_names()
+        looked.set()
+        return found
+
+    # The regular look must not be the one that finds it.
+    monkeypatch.setattr("django_durable_jobs.worker.queues.queue_names", names)
+
     def script() -> int:
+        assert looked.wait(20)
         return len(gather(double.s(1), double.s(2), queue="quite-new"))
 
     job = runner.enqueue(script)
