@@ -34,9 +34,12 @@ SETTINGS: Final[dict[str, Any]] = {
     "IDLE_POLL_INTERVAL": 0.5,
     "GRACE": 2.0,
 }
+# The tests may have been started by nohup, or in the background of a script, where Ctrl-C is ignored. A signal that is
+# ignored stays so in children, one that is handled does not.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    # The tests were started by nohup. A signal that is ignored stays so in children, one that is handled does not.
     signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 START: Final = 20.0
 """Seconds that a worker may take to begin, on a loaded machine."""
