@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
+from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django.db import DatabaseError
 
+from ..conf import get_settings
 from .base import Dialect
 
 if TYPE_CHECKING:
@@ -50,9 +52,17 @@ class MySQL(Dialect):
         return f"ON DUPLICATE KEY UPDATE {column} = {column}"
 
     def prepare_worker_connection(self, connection: BaseDatabaseWrapper) -> None:
-        """Claim at READ COMMITTED: at REPEATABLE READ a claim locks gaps and sees a stale snapshot."""
+        """Claim at READ COMMITTED: at REPEATABLE READ a claim locks gaps and sees a stale snapshot.
+
+        A process that stands still in the middle of a transaction gets its locks taken away after one lease (MariaDB;
+        MySQL has no such limit).
+        """
+        ours: Any = connection
         with connection.cursor() as cursor:
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            if ours.mysql_is_mariadb:
+                seconds = ceil(get_settings().lease.total_seconds())
+                cursor.execute(f"SET SESSION idle_transaction_timeout = {seconds}")
 
     def has_open_transaction(self, connection: BaseDatabaseWrapper) -> bool:
         """Ask the driver, if it is one that keeps the server's word about it (PyMySQL); without a query."""

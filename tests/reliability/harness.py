@@ -123,12 +123,11 @@ class Workers:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """Kill what still runs, by process id."""
-        for pid in self._left():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        """Kill what still runs, by process id: what may hold locks before the database is asked for orphans."""
+        for pids in (self._ours(), self._orphans()):
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         for one in self._started:
             one.process.wait(10)
             print(f"---- {one.name}\n{one.output}")  # noqa: T201 -- pytest shows it with a test that failed
@@ -189,17 +188,17 @@ class Workers:
         eventually(lambda: len(self.lines(start)) >= count, seconds=seconds, what=f"{start!r} in {self.lines()}")
         return self.lines(start)
 
-    def _left(self) -> list[int]:
-        """The ids of everything that was started here and lives, orphans too: those have a row in the database."""
-        found = {one.pid for one in self._started if one.process.poll() is None}
-        found |= {child.pid for one in self._started for child in one.children()}
+    def _ours(self) -> set[int]:
+        """Find what was started here and lives."""
+        started = {one.pid for one in self._started if one.process.poll() is None}
+        return started | {child.pid for one in self._started for child in one.children()}
+
+    def _orphans(self) -> Iterator[int]:
+        """Find what has lost its parent: it has a row in the database."""
         for pid in Worker.objects.values_list("pid", flat=True):
-            try:
+            with suppress(psutil.Error):
                 if "runjobs" in psutil.Process(pid).cmdline():
-                    found.add(pid)
-            except psutil.Error:
-                continue
-        return sorted(found)
+                    yield pid
 
 
 class Stopwatch:
