@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models import QuerySet
 
 CONFLICTS: Final = frozenset({1205, 1213, 1020})
 """Lock wait timeout, deadlock, and MariaDB's "record has changed since last read"."""
@@ -46,6 +47,10 @@ class MySQL(Dialect):
         """Say the same in the words of each of the two."""
         connection: Any = self.connection
         return "LOCK IN SHARE MODE SKIP LOCKED" if connection.mysql_is_mariadb else "FOR SHARE SKIP LOCKED"
+
+    def latest(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        """Read with a lock: at REPEATABLE READ anything else is as the caller's transaction first saw it."""
+        return rows.select_for_update()
 
     def on_conflict(self, column: str) -> str:
         """Say the same in these servers' own words."""
