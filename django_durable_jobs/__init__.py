@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         LeaseLost,
         NonDeterminism,
         NoRetry,
+        NotLimited,
         NotPaused,
         OptionError,
         QueueNotFound,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from .operations.events import aemit, emit
     from .operations.explain import Explanation, aexplain, explain
     from .operations.history import export_history
+    from .operations.limits import alimit_queue, aunlimit_queue, limit_fleet, limit_queue, unlimit_fleet, unlimit_queue
     from .operations.messages import asend_message, send_message
     from .operations.pause import apause, aresume, is_paused, is_pausing, pause, paused_jobs, resume
     from .operations.queues import (
@@ -112,6 +114,7 @@ _HOMES = {
     "errors": (
         "AlreadyPaused",
         "CannotPause",
+        "NotLimited",
         "NotPaused",
         "QueueNotFound",
         "WorkerNotFound",
@@ -148,6 +151,10 @@ _HOMES = {
     "operations.explain": ("Explanation", "aexplain", "explain"),
     "operations.history": ("export_history",),
     "operations.messages": ("asend_message", "send_message"),
+    "operations.limits": (
+        *("alimit_queue", "aunlimit_queue", "limit_queue", "unlimit_queue"),
+        *("limit_fleet", "unlimit_fleet"),
+    ),
     "operations.pause": ("apause", "aresume", "is_paused", "is_pausing", "pause", "paused_jobs", "resume"),
     "operations.queues": (
         "apause_queue",
@@ -194,6 +201,7 @@ __all__ = [
     "LeaseLost",
     "NoRetry",
     "NonDeterminism",
+    "NotLimited",
     "NotPaused",
     "OptionError",
     "Pipeline",
@@ -221,6 +229,7 @@ __all__ = [
     "afork",
     "agather",
     "aget_version",
+    "alimit_queue",
     "aload_checkpoint",
     "amove_job",
     "apatched",
@@ -239,6 +248,7 @@ __all__ = [
     "asleep",
     "asleep_until",
     "atomic_step",
+    "aunlimit_queue",
     "await_for_approval",
     "await_for_event",
     "await_for_message",
@@ -263,6 +273,8 @@ __all__ = [
     "is_paused",
     "is_pausing",
     "is_queue_paused",
+    "limit_fleet",
+    "limit_queue",
     "load_checkpoint",
     "move_job",
     "new_job_id",
@@ -284,6 +296,8 @@ __all__ = [
     "sleep",
     "sleep_until",
     "threshold",
+    "unlimit_fleet",
+    "unlimit_queue",
     "wait_for_approval",
     "wait_for_event",
     "wait_for_message",

@@ -108,6 +108,10 @@ class NotPaused(TransitionRefused):
     """This is not paused."""
 
 
+class NotLimited(TransitionRefused):
+    """This has no limit."""
+
+
 class CannotPause(TransitionRefused):
     """This cannot be paused any more."""
 

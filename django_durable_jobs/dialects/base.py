@@ -154,22 +154,22 @@ class Dialect(Transactions):
         return claimed
 
     def _open(self, claim: Claim) -> list[Want]:
-        """Return what is wanted of queues that are not paused; nothing for a worker that is.
+        """Return what is wanted of queues that are neither paused nor limited; nothing for a worker that is.
 
         Their rows stay locked for sharing, so that a pause waits for this claim. A row that somebody is about to change
         is not waited for: then nothing is taken from there this time.
         """
-        if claim.worker_id in self._closed("Worker", "id", [claim.worker_id]):
+        if claim.worker_id in self._closed("Worker", "id", [claim.worker_id], checked=claim.fleet_checked):
             return []
-        closed = self._closed("Queue", "name", [want.queue for want in claim.wants])
+        closed = self._closed("Queue", "name", [want.queue for want in claim.wants], checked=claim.queue_checked)
         return [want for want in claim.wants if want.queue not in closed]
 
-    def _closed(self, model: str, column: str, keys: list[Any]) -> set[Any]:
-        """Return those that are paused, or that somebody is about to change; one without a row is neither."""
+    def _closed(self, model: str, column: str, keys: list[Any], *, checked: bool) -> set[Any]:
+        """Return those that are paused, or limited, or that somebody is about to change; one without a row is none."""
         marks, table = ", ".join(["%s"] * len(keys)), self.table(model)
         with self.connection.cursor() as cursor:
             # All are read: a row that the condition leaves out would not stay locked.
-            look = f"SELECT {column}, paused_at FROM {table} WHERE {column} IN ({marks}) ORDER BY {column}"
+            look = f"SELECT {column}, {shut(checked)} FROM {table} WHERE {column} IN ({marks}) ORDER BY {column}"
             cursor.execute(f"{look} {self.lock_for_sharing}", keys)
             found = dict(cursor.fetchall())
             missing = [key for key in keys if key not in found]
@@ -177,7 +177,7 @@ class Dialect(Transactions):
                 marks = ", ".join(["%s"] * len(missing))
                 cursor.execute(f"SELECT {column} FROM {table} WHERE {column} IN ({marks})", missing)
                 missing = [key for (key,) in cursor.fetchall()]
-        return {*(key for key, paused_at in found.items() if paused_at is not None), *missing}
+        return {*(key for key, is_shut in found.items() if is_shut), *missing}
 
     def _complete(self, completions: Sequence[Completion]) -> set[UUID]:
         jobs = self.model("Job").objects.using(self.alias)
@@ -292,6 +292,11 @@ class Dialect(Transactions):
         stored, created = self.model("Checkpoint").objects.using(self.alias).get_or_create(**place, defaults=values)
         if not created and any(getattr(stored, name) != value for name, value in values.items()):
             raise IntegrityError(f"Checkpoint {row.key} of job {row.job_id} is stored with another value.")
+
+
+def shut(checked: bool) -> str:  # noqa: FBT001 -- chooses between two texts of one condition
+    """Return the condition of a queue or a worker under which nothing is claimed there."""
+    return "(paused_at IS NOT NULL)" if checked else "(paused_at IS NOT NULL OR limited)"
 
 
 def _without_token(row: NewCheckpoint) -> dict[str, Any]:

@@ -46,12 +46,17 @@ class Claim(NamedTuple):
 
     ``rescued`` picks the other half of the queue: jobs that were lost with a worker, which a process claims
     alone.
+
+    Nothing is taken from a limited queue, nor for any queue while the fleet is limited, unless the caller has checked
+    that limit and holds it locked.
     """
 
     worker_id: int
     lease: timedelta
     wants: list[Want]
     rescued: bool = False
+    queue_checked: bool = False
+    fleet_checked: bool = False
 
 
 class Claimed(NamedTuple):

@@ -25,6 +25,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         *("JobHandle", "Status", "retry", "aretry", "cancel", "acancel", "blocked_by"),
         *("move_job", "amove_job", "change_priority", "achange_priority", "explain", "aexplain", "Explanation"),
     ),
+    "Limits": (*("limit_queue", "alimit_queue", "unlimit_queue", "aunlimit_queue", "limit_fleet", "unlimit_fleet"),),
     "Pause and resume": (
         *("pause", "apause", "resume", "aresume", "is_paused", "is_pausing", "paused_jobs"),
         *("pause_queue", "apause_queue", "resume_queue", "aresume_queue", "is_queue_paused", "paused_queues"),
