@@ -16,6 +16,7 @@ from django.db.models import F, Q
 from django.db.models.constants import OnConflict
 from django.db.models.functions import Greatest
 
+from ..outcomes import LINED_UP
 from ..states import CLOCKED, TRANSITIONS, Status
 from .now import DatabaseNow
 from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, NewJob, Promoted, Saved, Want
@@ -205,23 +206,27 @@ class Dialect(Transactions):
         due_in = self._next_due()
         if due_in is None or due_in > timedelta(0):
             return Promoted(0, due_in)
-        return Promoted(self.in_own_transaction(lambda: self._promote(most, notify=notify)), self._next_due())
+        moved, lines = self.in_own_transaction(lambda: self._promote(most, notify=notify))
+        return Promoted(moved, self._next_due(), lines)
 
-    def _promote(self, most: int, *, notify: bool) -> int:
+    def _promote(self, most: int, *, notify: bool) -> tuple[int, set[str]]:
         jobs = self.model("Job").objects.using(self.alias)
         due = jobs.due().order_by("run_at").select_for_update(skip_locked=self.has_skip_locked)
-        queue_of = dict(due.values_list("id", "queue")[:most])
-        if not queue_of:
-            return 0
+        rows = list(due.values_list("id", "queue", "waiting_for", "sequence_key")[:most])
+        if not rows:
+            return 0, set()
         if notify:
-            self.notify(sorted(set(queue_of.values())))
-        moved: int = (
-            jobs.due()
-            .filter(id__in=sorted(queue_of))
-            # Of a job that waited nobody says any more what for.
-            .update(status=TRANSITIONS["promote"].target.value, waiting_for=None, finished_at=None)
-        )
-        return moved
+            self.notify(sorted({queue for _id, queue, *_rest in rows}))
+        these = jobs.due().filter(id__in=sorted(row[0] for row in rows))
+        lined = {job_id: line for job_id, _queue, wait, line in rows if wait == LINED_UP}
+        moved: int = 0
+        if lined:
+            rule = TRANSITIONS["line_up_due"]
+            moved = these.filter(id__in=lined).in_status(*rule.sources).update(status=rule.target.value, run_at=None)
+        # Of a job that waited nobody says any more what for.
+        free = these.exclude(id__in=lined)
+        moved += free.update(status=TRANSITIONS["promote"].target.value, waiting_for=None, finished_at=None)
+        return moved, set(lined.values())
 
     def _next_due(self) -> timedelta | None:
         # Where indexes are not partial, that of due times leads with the status: one look per status reads one row.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.db import IntegrityError
 
+from ..outcomes import LINED_UP
 from ..states import TRANSITIONS, Status
 from .base import shut
 from .postgresql_session import CHANNEL, PostgreSQLSession
@@ -141,14 +142,19 @@ class PostgreSQL(PostgreSQLSession):
         # Letter by letter as in the index of due times, which is partial.
         clocked = " OR ".join(f"status = '{status}'" for status in sorted(verb.sources))
         due = f"({clocked}) AND run_at <= {self.now_sql()}"
+        lines = TRANSITIONS["line_up_due"]
+        lined = f"waiting_for IS NOT DISTINCT FROM '{LINED_UP}' AND status <> '{lines.target}'"
         told = f", pg_notify('{CHANNEL}', queue)" if notify else ""
         sql = f"""
             WITH picked AS MATERIALIZED (
                 SELECT id FROM {self.table("Job")} WHERE {due} ORDER BY run_at LIMIT %s FOR UPDATE SKIP LOCKED
             ), moved AS (
-                UPDATE {self.table("Job")} SET status = '{verb.target}', waiting_for = NULL, finished_at = NULL
+                UPDATE {self.table("Job")} SET
+                    status = CASE WHEN {lined} THEN '{lines.target}' ELSE '{verb.target}' END,
+                    run_at = CASE WHEN NOT ({lined}) THEN run_at END,
+                    waiting_for = CASE WHEN {lined} THEN waiting_for END, finished_at = NULL
                 WHERE id = ANY (ARRAY(SELECT id FROM picked)) AND {due}
-                RETURNING queue
+                RETURNING queue, CASE WHEN waiting_for IS NOT NULL THEN sequence_key END AS line
             ), told AS (
                 SELECT queue, count(*) AS number{told} FROM moved GROUP BY queue
             )
@@ -156,7 +162,7 @@ class PostgreSQL(PostgreSQLSession):
                 SELECT run_at - {self.now_sql()} FROM {self.table("Job")}
                 WHERE ({clocked}) AND run_at IS NOT NULL AND id <> ALL (ARRAY(SELECT id FROM picked))
                 ORDER BY run_at LIMIT 1
-            )
+            ), ARRAY(SELECT DISTINCT line FROM moved WHERE line IS NOT NULL)
         """
         with self.hot_cursor() as cursor:
             cursor.execute(sql, [most])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -26,7 +26,7 @@ class NewJob(NamedTuple):
     @property
     def waits(self) -> bool:
         """Whether it is stored as waiting."""
-        return self.more is not None and "waiting_for" in self.more
+        return self.more is not None and "waiting_for" in self.more and self.run_at is None and self.delay is None
 
 
 def further_columns(jobs: Sequence[NewJob]) -> list[str]:
@@ -95,6 +95,8 @@ class Promoted(NamedTuple):
 
     moved: int
     due_in: timedelta | None
+    lines: Collection[str] = ()
+    """Where some of them wait for their turn now, in place of being in their queues."""
 
 
 class Held(NamedTuple):

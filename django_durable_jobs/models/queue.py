@@ -28,7 +28,10 @@ class Queue(models.Model):
         verbose_name = _("queue")
         verbose_name_plural = _("queues")
         default_permissions = ("view",)
-        permissions: ClassVar = [("pause_queue", "Can pause and resume queues")]
+        permissions: ClassVar = [
+            ("pause_queue", "Can pause and resume queues"),
+            ("limit_queue", "Can limit queues"),
+        ]
 
     def __str__(self) -> str:
         return visible(self.name)

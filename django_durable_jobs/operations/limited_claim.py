@@ -8,7 +8,7 @@ or a late one does can free a place twice, or never.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from django.db.models import Count, Subquery, Value
@@ -141,6 +141,26 @@ def _lock(keys: list[str]) -> tuple[dict[str, _Place], set[str]]:
     running = _running(found.values())
     now = {key: row.now.timestamp() for key, row in found.items()}
     return {key: _Place(row, now[key], running.get(key, 0)) for key, row in found.items()}, others
+
+
+class UsedUp(NamedTuple):
+    """A limit that lets nothing begin now: its key, its number, and for a rate how long that lasts."""
+
+    key: str
+    allowed: str
+    seconds: float | None
+
+
+def used_up(queue: str) -> Iterator[UsedUp]:
+    """Yield what lets no job of a queue begin now, by a look that locks nothing."""
+    rows = list(Limit.objects.using(alias()).filter(key__in=[FLEET, QUEUE + queue]).annotate(now=DatabaseNow()))
+    running = _running(rows)
+    for row in rows:
+        place = _Place(row, row.now.timestamp(), running.get(row.key, 0))
+        if place.full:
+            yield UsedUp(row.key, str(row.concurrency), None)
+        elif not place.left(1):
+            yield UsedUp(row.key, f"{row.rate} jobs in {row.per:g} s", place.wait(1))
 
 
 def _running(rows: Iterable[Limit]) -> dict[str, int]:

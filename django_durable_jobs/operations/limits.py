@@ -14,14 +14,17 @@ from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 
+from ..definitions import MOST_AT_ONCE as MOST_OF_A_KEY
 from ..dialects.now import DatabaseNow
 from ..errors import NotLimited, OptionError
-from ..models import Limit, Queue, Worker
+from ..keys import KEY_LENGTH, key_rule
+from ..models import Limit, Queue, Sequence, Worker
 from ..rendering import safe_repr
 from .database import alias, dialect
 from .limited_claim import FLEET, QUEUE
 from .orders import LONGEST_BY, LONGEST_REASON, LOOK, check_text, tell
 from .queues import known_queue
+from .sequences import CONCURRENT, advance_after_commit
 
 MOST_AT_ONCE: Final = 100_000
 HIGHEST_RATE: Final = 1_000_000
@@ -82,6 +85,43 @@ def unlimit_fleet() -> None:
     """Take the limits of the whole fleet back. Raises ``NotLimited``."""
     if not dialect().in_own_transaction(partial(_unlimit, FLEET, Worker.objects.using(alias()).update)):
         raise NotLimited("The fleet is not limited.")
+
+
+def limit_key(key: str, *, concurrency: int, by: str = "", reason: str = "") -> None:
+    """Let so many jobs of a concurrency key run at once, in place of what their definition says.
+
+    The key of a definition without a ``concurrency_key`` is its name. Jobs that have a place go on. Raises
+    ``OptionError``; then nothing has changed.
+    """
+    line = _line(key)
+    order = {
+        "ordered": check_number("concurrency", concurrency, MOST_OF_A_KEY),
+        "ordered_by": check_text("by", by, LONGEST_BY),
+        "reason": check_text("reason", reason, LONGEST_REASON),
+    }
+
+    def work() -> None:
+        dialect().lock_keys("Sequence", [line])
+        Sequence.objects.using(alias()).filter(key=line).update(**order, ordered_at=DatabaseNow())
+
+    dialect().in_own_transaction(work)
+    advance_after_commit([line])
+
+
+def unlimit_key(key: str) -> None:
+    """Let what the definition says hold again for a concurrency key. Raises ``NotLimited``."""
+    line = _line(key)
+    rows = Sequence.objects.using(alias()).filter(key=line, ordered__isnull=False)
+    if not rows.update(ordered=None, ordered_at=None, ordered_by="", reason=""):
+        raise NotLimited(f"There is no order that limits the concurrency key {safe_repr(key, 80)}.")
+    advance_after_commit([line])
+
+
+def _line(key: object) -> str:
+    checked = key_rule("key", KEY_LENGTH - len(CONCURRENT))(key)
+    if not isinstance(checked, str):
+        raise OptionError(f"key must be a str, not {safe_repr(key, 80)}.")
+    return f"{CONCURRENT}{checked}"
 
 
 async def alimit_queue(queue: str, **limits: Any) -> None:
