@@ -22,13 +22,12 @@ from .combinations import refuse_combinations
 from .determinism import Determinism
 from .errors import DefinitionError, OptionError, _as_delay
 from .ids import is_job_id
-from .keys import KEY_LENGTH, Key, key_rule
+from .keys import KEY_LENGTH, TENANT_LENGTH, Key, key_rule
 from .serialization import ArgumentCodec, Codec
 
 MAX_ATTEMPTS: Final = 1000
 MAX_PRIORITY: Final = 100
-MOST_AT_ONCE: Final = 1000
-"""The highest concurrency of a definition or a key."""
+MOST_AT_ONCE: Final = 1000  # concurrency of a definition
 PRIORITY_NAMES: Final = {"critical": 100, "high": 50, "normal": 0, "low": -50}
 QUEUE_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,199}")
@@ -53,6 +52,7 @@ class Options:
     sequence_key: Key | None = None
     concurrency: int | None = None
     concurrency_key: Key | None = None
+    tenant: Key | None = None
     chunk: int | None = None
     chunk_timeout: timedelta | None = None
     debounce: timedelta | None = None
@@ -206,6 +206,7 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "sequence_key": key_rule("sequence_key"),
     "concurrency": _check_count("concurrency", 1, MOST_AT_ONCE),
     "concurrency_key": key_rule("concurrency_key", longest=KEY_LENGTH - 1),
+    "tenant": key_rule("tenant", longest=TENANT_LENGTH),
     "chunk": check_chunk,
     "chunk_timeout": check_chunk_timeout,
     "debounce": _length_rule("debounce"),

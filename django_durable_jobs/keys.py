@@ -10,6 +10,7 @@ from .errors import OptionError
 from .rendering import safe_repr, safe_str
 
 KEY_LENGTH: Final = 200
+TENANT_LENGTH: Final = 100
 
 Key = str | Callable[..., str]
 """What an option takes; a function is called with the arguments of the job."""

@@ -56,6 +56,7 @@ FIELDS: Final = {
     "rate": Field("rate", _("At most so many begin in each window"), "text"),
     "per": Field("per", _("Window in seconds (1 unless given)"), "text"),
     "burst": Field("burst", _("At most so many at one moment"), "text"),
+    "fair": Field("fair", _("Tenants take turns (yes or no)"), "text"),
     "resume_at": Field("resume_at", _("Resume at (ISO 8601, with offset)"), "text"),
 }
 

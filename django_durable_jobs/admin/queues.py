@@ -89,6 +89,7 @@ class QueueAdmin(TakesOrders):
         if row.rate is not None:
             most = f", {row.burst} at one moment" if row.burst is not None else ""
             said.append(f"{row.rate} in {row.per:g} s{most}")
+        said += ["tenants take turns"] if row.fair else []
         who = ", ".join(filter(None, [row.ordered_by, row.reason]))
         return in_list("; ".join(said) + (f" ({who})" if who else ""))
 

@@ -125,6 +125,8 @@ class Dialect(Transactions):
     def _claim(self, claim: Claim) -> list[Claimed]:
         jobs = self.model("Job").objects.using(self.alias)
         side = Q(rescues__gt=0) if claim.rescued else Q(rescues=0)
+        if claim.only is not None:
+            side &= Q(id__in=claim.only)
         claimed: list[Claimed] = []
         for queue, amount in self._open(claim):
             rows = list(

@@ -84,6 +84,7 @@ class PostgreSQL(PostgreSQLSession):
         Whether one is paused is asked outside of what locks: a condition in there is asked of the snapshot first.
         Limits are heeded in the same way: a limited queue is closed to claims that have not checked its limit.
         """
+        only = "" if claim.only is None else " AND job.id = ANY (%(only)b::uuid[])"
         queue_shut, worker_shut = shut(claim.queue_checked), shut(claim.fleet_checked)
         verb = TRANSITIONS["claim"]
         (source,) = verb.sources
@@ -103,7 +104,7 @@ class PostgreSQL(PostgreSQLSession):
                 FROM wanted CROSS JOIN LATERAL (
                     SELECT id, queue FROM {self.table("Job")} AS job
                     WHERE job.status = '{source}' AND job.queue = wanted.queue
-                        AND job.rescues {"> 0" if claim.rescued else "= 0"}
+                        AND job.rescues {"> 0" if claim.rescued else "= 0"}{only}
                     ORDER BY job.rank, job.id LIMIT wanted.amount
                     FOR UPDATE SKIP LOCKED
                 ) AS job
@@ -266,6 +267,7 @@ def _claim_params(claim: Claim) -> dict[str, Any]:
         "amounts": [want.amount for want in claim.wants],
         "worker": claim.worker_id,
         "lease": claim.lease,
+        **({} if claim.only is None else {"only": list(claim.only)}),
     }
 
 

@@ -48,7 +48,7 @@ class Claim(NamedTuple):
     alone.
 
     Nothing is taken from a limited queue, nor for any queue while the fleet is limited, unless the caller has checked
-    that limit and holds it locked.
+    that limit and holds it locked. ``only`` are the jobs to choose from, when somebody has chosen.
     """
 
     worker_id: int
@@ -57,6 +57,7 @@ class Claim(NamedTuple):
     rescued: bool = False
     queue_checked: bool = False
     fleet_checked: bool = False
+    only: Sequence[UUID] | None = None
 
 
 class Claimed(NamedTuple):

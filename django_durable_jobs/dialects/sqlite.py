@@ -196,6 +196,8 @@ class SQLite(Dialect):
         verb = TRANSITIONS["claim"]
         (source,) = verb.sources
         side = "> 0" if claim.rescued else "= 0"
+        chosen = ", ".join(f"'{id_.hex}'" for id_ in claim.only or ())
+        only = "" if claim.only is None else f" AND id IN ({chosen})"
         queue_shut, worker_shut = shut(claim.queue_checked), shut(claim.fleet_checked)
         sql = f"""
             UPDATE {self.table("Job")} SET
@@ -204,7 +206,7 @@ class SQLite(Dialect):
                 started_at = {self.now_sql()}, lease_expires_at = {self._later_sql(claim.lease.total_seconds())}
             WHERE id IN (
                 SELECT id FROM {self.table("Job")}
-                WHERE status = '{source}' AND queue = %s AND rescues {side}
+                WHERE status = '{source}' AND queue = %s AND rescues {side}{only}
                     AND NOT EXISTS (SELECT 1 FROM {self.table("Queue")} WHERE name = %s AND {queue_shut})
                     AND NOT EXISTS (SELECT 1 FROM {self.table("Worker")} WHERE id = %s AND {worker_shut})
                 ORDER BY rank, id LIMIT %s

@@ -50,6 +50,7 @@ def durable_job(
     job), ``delay``, ``timeout``, ``determinism`` (what happens when the code does not make its recorded calls),
     ``sequence_key`` (a str or a function of the arguments: jobs with one key run one at a time, in order),
     ``concurrency`` (so many of these jobs run at once over the whole fleet, or so many with one ``concurrency_key``),
+    ``tenant`` (for whom it is: tenants take turns in a queue that is to be fair),
     ``debounce`` and ``throttle`` with their keys (one job answers for many enqueues), ``chunk`` and
     ``chunk_timeout`` (the function is given up to so many jobs at once).
 

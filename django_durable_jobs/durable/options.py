@@ -22,6 +22,7 @@ class _Options(TypedDict, total=False):
     timeout: timedelta | float
     sequence_key: Key | None
     concurrency_key: Key | None
+    tenant: Key | None
     debounce: timedelta | float | None
     debounce_key: Key | None
     debounce_max: timedelta | float | None

@@ -24,6 +24,8 @@ class Limit(models.Model):
     rate = models.IntegerField(_("rate"), null=True, blank=True)
     per = models.FloatField(_("per"), db_default=1.0, help_text=_("Seconds of the rate's window."))
     burst = models.IntegerField(_("burst"), null=True, blank=True, help_text=_("How many may begin at one moment."))
+    fair = models.BooleanField(_("fair"), db_default=False, help_text=_("Tenants take turns."))
+    turn = NameField(_("turn"), max_length=100, null=True, help_text=_("The tenant that was served last."))
     admitted = models.JSONField(
         _("admitted"), null=True, help_text=_("What the rate has admitted lately; see rates.py.")
     )

@@ -39,6 +39,7 @@ LONGEST_ANSWER: Final = 2000
 LONGEST_NAME: Final = 200
 LONGEST_PRIORITY: Final = 4
 LONGEST_NUMBER: Final = 20
+YES_OR_NO: Final = {"yes": True, "true": True, "no": False, "false": False}
 LARGEST_NUMBER: Final = 2**53
 
 
@@ -102,6 +103,7 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "rate": _number,
     "per": _number,
     "burst": _number,
+    "fair": lambda _name, value: YES_OR_NO.get(value, value) if isinstance(value, str) else value,
 }
 """What an order may say, and how that is read."""
 
@@ -196,7 +198,7 @@ VERBS: Final = (
         _("Limit"),
         _("Limit these queues for the whole fleet? What was limited before is replaced; what runs goes on."),
         lambda queue, by, given: limit_queue(queue, by=by, **given),
-        ("concurrency", "rate", "per", "burst", "reason"),
+        ("concurrency", "rate", "per", "burst", "fair", "reason"),
     ),
     Verb(
         "queue",

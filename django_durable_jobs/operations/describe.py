@@ -95,6 +95,7 @@ def limit(row: Limit) -> dict[str, Any]:
         "rate": row.rate,
         "per": None if row.rate is None else row.per,
         "burst": row.burst,
+        "fair": row.fair,
         "ordered_at": row.ordered_at,
         "ordered_by": row.ordered_by,
         "reason": row.reason,

@@ -24,7 +24,7 @@ from ..dialects.rows import NewJob
 from ..errors import DurableJobsError, OptionError, SerializationError
 from ..faults import fault
 from ..ids import new_job_id
-from ..keys import KEY_LENGTH, key_of
+from ..keys import KEY_LENGTH, TENANT_LENGTH, key_of
 from ..models import Job
 from ..rendering import safe_str
 from .sequences import CONCURRENT, advance_after_commit, lined_up
@@ -122,8 +122,15 @@ def _new_job(request: Request, settings: Settings) -> NewJob:
         options=None if options is definition.options else stored_options(options, definition.options),
         run_at=options.run_at,
         delay=options.delay,
-        more=_line_of(request),
+        more=_more_of(request),
     )
+
+
+def _more_of(request: Request) -> dict[str, Any] | None:
+    """Return the columns that few jobs have."""
+    if request.options.tenant is None:
+        return _line_of(request)
+    return {"tenant": _key(request, "tenant", TENANT_LENGTH), **(_line_of(request) or {})}
 
 
 def _line_of(request: Request) -> dict[str, Any] | None:

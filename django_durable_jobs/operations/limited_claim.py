@@ -20,6 +20,7 @@ from ..faults import fault
 from ..models import Limit
 from ..rates import Admitted, Rate
 from .database import alias, dialect, jobs
+from .tenants import in_turn
 
 FLEET: Final = "fleet"
 QUEUE: Final = "queue "
@@ -51,6 +52,8 @@ class _Place:
         self._now = now
         self._places = None if row.concurrency is None else row.concurrency - running
         self._count = 0
+        self.fair = row.fair
+        self.turn = row.turn
 
     def left(self, wanted: int) -> int:
         """Return how many of the wanted jobs may be taken."""
@@ -74,7 +77,9 @@ class _Place:
         if self._rate is not None:
             self._admitted = self._rate.noted(self._admitted, self._now, self._now + seconds, self._count)
         # Written for a concurrency too: at REPEATABLE READ, who waited for this row would count in an old snapshot.
-        Limit.objects.using(alias()).filter(key=self.key).update(admitted=self._admitted, admitted_at=DatabaseNow())
+        Limit.objects.using(alias()).filter(key=self.key).update(
+            admitted=self._admitted, admitted_at=DatabaseNow(), turn=self.turn
+        )
 
     def wait(self, wanted: int) -> float:
         """Return in how many seconds so much of the rate is free that asking is worth it; 0 without a rate."""
@@ -119,8 +124,14 @@ def _claim_limited(order: Claim) -> Taken:
 def _take(order: Claim, want: Want, places: dict[str, _Place]) -> list[Claimed]:
     # What is not limited, as far as this transaction has seen, is claimed as if we did not know limits: so an order
     # that comes meanwhile closes it to this claim.
-    queue, fleet = QUEUE + want.queue in places, FLEET in places
-    return dialect().claim(order._replace(wants=[want], queue_checked=queue, fleet_checked=fleet))
+    place = places.get(QUEUE + want.queue)
+    only = None
+    if place is not None and place.fair:
+        only, place.turn = in_turn(want, place.turn, rescued=order.rescued)
+        if not only:
+            return []
+    checked = order._replace(queue_checked=place is not None, fleet_checked=FLEET in places)
+    return dialect().claim(checked._replace(wants=[want], only=only))
 
 
 def _note_why(want: Want, over: Iterable[_Place], taken: Taken) -> None:

@@ -40,6 +40,7 @@ def limit_queue(  # noqa: PLR0913 -- what an order says, by name
     rate: int | None = None,
     per: timedelta | float | None = None,
     burst: int | None = None,
+    fair: bool = False,
     by: str = "",
     reason: str = "",
 ) -> None:
@@ -47,10 +48,10 @@ def limit_queue(  # noqa: PLR0913 -- what an order says, by name
 
     At most ``concurrency`` jobs of it run at once. Of its jobs at most ``rate`` begin in any ``per`` (seconds or
     timedelta; a second by default) by the database's clock, and at most ``burst`` of them at one moment (``rate`` by
-    default). Running jobs go on. One of ``concurrency`` and ``rate`` is needed. Raises ``QueueNotFound`` and
-    ``OptionError``; then nothing has changed.
+    default). With ``fair`` its tenants take turns. Running jobs go on. One of these is needed. Raises
+    ``QueueNotFound`` and ``OptionError``; then nothing has changed.
     """
-    limits = _checked(concurrency=concurrency, rate=rate, per=per, burst=burst, by=by, reason=reason)
+    limits = _checked(concurrency=concurrency, rate=rate, per=per, burst=burst, by=by, reason=reason, fair=fair)
     name = known_queue(queue)
     mark = Queue.objects.using(alias()).filter(name=name).update
     dialect().in_own_transaction(partial(_limit, QUEUE + name, limits, mark))
@@ -150,9 +151,11 @@ def _unlimit(key: str, mark: Callable[..., int]) -> bool:
 
 
 def _checked(  # noqa: PLR0913 -- what an order says, by name
-    *, concurrency: object, rate: object, per: object, burst: object, by: object, reason: object
+    *, concurrency: object, rate: object, per: object, burst: object, by: object, reason: object, fair: object = False
 ) -> dict[str, Any]:
-    if concurrency is None and rate is None:
+    if not isinstance(fair, bool):
+        raise OptionError(f"fair must be True or False, not {safe_repr(fair, 80)}.")
+    if concurrency is None and rate is None and not fair:
         raise OptionError("A limit needs a concurrency, a rate, or both.")
     if rate is None and not (per is None and burst is None):
         raise OptionError("per and burst mean something together with rate only: give it, too.")
@@ -162,6 +165,7 @@ def _checked(  # noqa: PLR0913 -- what an order says, by name
         "rate": number,
         "per": 1.0 if per is None else check_per(per),
         "burst": None if burst is None or number is None else check_number("burst", burst, number),
+        "fair": fair,
         "ordered_by": check_text("by", by, LONGEST_BY),
         "reason": check_text("reason", reason, LONGEST_REASON),
     }

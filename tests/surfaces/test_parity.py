@@ -33,7 +33,7 @@ SAID = {"reason": "because", "comment": "because", "queue": "other", "priority":
     "per": "60",
     "burst": "5",
 }
-READ = {"priority": 50, "concurrency": 3, "rate": 100, "per": 60}
+READ = {"priority": 50, "concurrency": 3, "rate": 100, "per": 60, "fair": True}
 """How some of it is understood."""
 OWN = {"id", "name", "job", "pid", "key", "lease_expires_at", "started_at", "by", "paused_by", "decided_by", "worker"}
 """Columns that tell one row from the next, or who ordered it."""
@@ -112,7 +112,7 @@ def comparable(verb: Verb, row: Any) -> dict[str, Any] | None:
     if found is None:
         return None
     if verb.target == "queue":
-        columns = ("concurrency", "rate", "per", "burst", "reason")
+        columns = ("concurrency", "rate", "per", "burst", "fair", "reason")
         found["limit"] = Limit.objects.filter(key=f"queue {row.name}").values(*columns).first()
     same = {name: value for name, value in found.items() if name not in OWN and name.removesuffix("_id") not in OWN}
     if found.get("last_error"):

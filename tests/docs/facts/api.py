@@ -88,6 +88,7 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
         "a `str`, or a function of the arguments: `concurrency` counts the jobs of one key",
         "one key for the definition",
     ),
+    "tenant": ("a `str`, or a function of the arguments: tenants take turns in a queue that is to be fair", "nobody"),
     "sequence_key": (
         "a `str`, or a function of the arguments: jobs with one key run one at a time, in the order of their enqueue",
         "no order",

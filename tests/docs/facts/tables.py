@@ -7,12 +7,12 @@ from typing import Any, Final
 from django.db import models as django_models
 
 from django_durable_jobs import models
-from django_durable_jobs.models.indexes import PresentIndex, StatusIndex
+from django_durable_jobs.models.indexes import PresentIndex, StatusIndex, TenantIndex
 from tests.docs.facts.markdown_tables import code, first_line, listed, markdown_table
 
 LATER: Final = "kept for what comes later; empty"
 RESERVED: Final = (
-    *("batch_id", "occurrence_id", "paused_from", "pause_requested_at", "expires_at", "tenant", "unique_key"),
+    *("batch_id", "occurrence_id", "paused_from", "pause_requested_at", "expires_at", "unique_key"),
     "tags",
 )
 COLUMNS: Final[dict[str, dict[str, str]]] = {
@@ -43,6 +43,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "origin_id": "the job that it was forked from",
         "waiting_for": "what a waiting job waits for",
         "cancel_requested_at": "when an order to cancel came",
+        "tenant": "for whom it is: tenants take turns in a fair queue",
         "sequence_key": "the line it is in: a sequence, or (beginning with a space) that of its concurrency key",
         "concurrency_key": "jobs of one key: so many at once as their definition says",
         "progress": "what the job last said of its progress: current, total, message",
@@ -137,6 +138,8 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "rate": "how many may begin in a window",
         "per": "seconds of the window",
         "burst": "how many may begin at one moment; empty for the rate",
+        "fair": "whether its tenants take turns",
+        "turn": "the tenant that was served last",
         "admitted": "what the rate has admitted lately",
         "admitted_at": "when jobs were last claimed under it",
         "ordered_at": "when it was ordered",
@@ -275,5 +278,10 @@ def indexes() -> str:
         [code(index.name), listed(index.fields), f"have {code(index.fields[0])}"]
         for index in models.Job._meta.indexes
         if isinstance(index, PresentIndex)
+    ]
+    rows += [
+        [code(index.name), listed(index.fields), "`pending` and have `tenant`; not on MariaDB and MySQL"]
+        for index in models.Job._meta.indexes
+        if isinstance(index, TenantIndex)
     ]
     return markdown_table(["index", "columns", "holds jobs that are"], rows)
