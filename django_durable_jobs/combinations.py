@@ -15,12 +15,15 @@ _NEEDS: Final = {
     "unique_for": "unique_key",
     "unique_until": "unique_key",
     "on_conflict": "unique_key",
+    "concurrency_key": "concurrency",
 }
 _EXCLUDE: Final = (
     ("debounce", "throttle", "the one takes the last call of a series, the other the first."),
     ("debounce", "delay", "debounce says when the job is due."),
     ("debounce", "run_at", "debounce says when the job is due."),
     ("debounce", "sequence_key", "a job that is put off again and again would hold up its sequence."),
+    ("debounce", "concurrency", "a job that waits for its turn cannot be put off."),
+    ("concurrency", "sequence_key", "a job waits in one line; a sequence is one with a single place."),
     ("debounce", "id", "the enqueue may be answered with a job that is there already."),
     ("debounce", "unique_key", "each says which job an enqueue is answered with."),
     ("throttle", "unique_key", "each says which job an enqueue is answered with."),

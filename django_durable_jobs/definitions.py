@@ -22,11 +22,12 @@ from .combinations import refuse_combinations
 from .determinism import Determinism
 from .errors import DefinitionError, OptionError, _as_delay
 from .ids import is_job_id
-from .keys import Key, choice_rule, key_rule
+from .keys import KEY_LENGTH, TENANT_LENGTH, Key, choice_rule, key_rule
 from .serialization import ArgumentCodec, Codec
 
 MAX_ATTEMPTS: Final = 1000
 MAX_PRIORITY: Final = 100
+MOST_AT_ONCE: Final = 1000  # concurrency of a definition
 PRIORITY_NAMES: Final = {"critical": 100, "high": 50, "normal": 0, "low": -50}
 QUEUE_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,199}")
@@ -49,6 +50,9 @@ class Options:
     id: UUID | None = None
     timeout: timedelta | None = None
     sequence_key: Key | None = None
+    concurrency: int | None = None
+    concurrency_key: Key | None = None
+    tenant: Key | None = None
     chunk: int | None = None
     chunk_timeout: timedelta | None = None
     debounce: timedelta | None = None
@@ -113,11 +117,11 @@ def check_priority(value: object) -> int:
     raise OptionError(f"priority must be a whole number from -100 to 100 or a name ({names}), not {_shown(value)}.")
 
 
-def _check_count(name: str) -> Callable[[object], int]:
+def _check_count(name: str, least: int = 0, most: int = MAX_ATTEMPTS - 1) -> Callable[[object], int]:
     def check(value: object) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_ATTEMPTS:
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
             return int(value)
-        raise OptionError(f"{name} must be a whole number from 0 to {MAX_ATTEMPTS - 1}, not {_shown(value)}.")
+        raise OptionError(f"{name} must be a whole number from {least} to {most}, not {_shown(value)}.")
 
     return check
 
@@ -203,6 +207,9 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "id": _check_id,
     "timeout": check_timeout,
     "sequence_key": key_rule("sequence_key"),
+    "concurrency": _check_count("concurrency", 1, MOST_AT_ONCE),
+    "concurrency_key": key_rule("concurrency_key", longest=KEY_LENGTH - 1),
+    "tenant": key_rule("tenant", longest=TENANT_LENGTH),
     "chunk": check_chunk,
     "chunk_timeout": check_chunk_timeout,
     "debounce": _length("debounce"),
@@ -220,8 +227,8 @@ assert set(_RULES) == {entry.name for entry in fields(Options)}  # noqa: S101 --
 
 DECORATOR_OPTIONS: Final = frozenset(_RULES) - {"run_at", "id"}
 """Options that make sense for every job of a definition; a moment or an id belong to one enqueue."""
-OF_THE_FUNCTION: Final = frozenset({"chunk", "chunk_timeout"})
-"""Options that say how the function is to be called, which is the same for all its jobs."""
+OF_THE_FUNCTION: Final = frozenset({"chunk", "chunk_timeout", "concurrency"})
+"""Options that say how the function is to be called, and how often at once: the same for all its jobs."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@
     │   ├── JobEnded                       what is sent to the job cannot reach it any more
     │   ├── AlreadyPaused                  a job, queue or worker that is paused, or is about to be
     │   ├── NotPaused                      an order to resume what is not paused
+    │   ├── NotLimited                     an order to take a limit back that there is not
     │   └── CannotPause                    a job that has ended, or is to be cancelled
     ├── ApprovalNotFound (LookupError)     no such approval
     ├── ApprovalDecided                    somebody has decided this approval already
@@ -108,6 +109,10 @@ class AlreadyPaused(TransitionRefused):
 
 class NotPaused(TransitionRefused):
     """This is not paused."""
+
+
+class NotLimited(TransitionRefused):
+    """This has no limit."""
 
 
 class CannotPause(TransitionRefused):

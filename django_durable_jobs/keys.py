@@ -10,19 +10,20 @@ from .errors import OptionError
 from .rendering import safe_repr, safe_str
 
 KEY_LENGTH: Final = 200
+TENANT_LENGTH: Final = 100
 
 Key = str | Callable[..., str]
 """What an option takes; a function is called with the arguments of the job."""
 
 
-def key_rule(name: str) -> Callable[[object], Key | None]:
+def key_rule(name: str, longest: int = KEY_LENGTH) -> Callable[[object], Key | None]:
     """Return the check of an option that is a key."""
 
     def check(value: object) -> Key | None:
         if value is None:
             return None
         if isinstance(value, str):
-            return _text(value, name)
+            return _text(value, name, longest)
         if not callable(value):
             raise OptionError(
                 f"{name} must be a str, or a function of the job's arguments that returns one, not "
@@ -46,7 +47,9 @@ def choice_rule(name: str, *allowed: str) -> Callable[[object], str | None]:
     return check
 
 
-def key_of(given: Key, name: str, definition: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+def key_of(  # noqa: PLR0913 -- one call, and which of its keys
+    given: Key, name: str, definition: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, longest: int = KEY_LENGTH
+) -> str:
     """Return the key of one job; ``OptionError`` names the function that did not give one."""
     if isinstance(given, str):
         return given
@@ -59,15 +62,15 @@ def key_of(given: Key, name: str, definition: str, args: tuple[Any, ...], kwargs
         if inspect.iscoroutine(found):
             found.close()
         raise OptionError(f"{who} must return a str, not {type(found).__name__} ({safe_repr(found, 80)}).")
-    return _text(found, who)
+    return _text(found, who, longest)
 
 
-def _text(value: str, what: str) -> str:
+def _text(value: str, what: str, longest: int) -> str:
     storable = value.isprintable() and value.encode("utf-8", "replace").decode() == value
-    if 0 < len(value) <= KEY_LENGTH and storable and value == value.strip():
+    if 0 < len(value) <= longest and storable and value == value.strip():
         return str(value)
     raise OptionError(
-        f"{what}: {ascii(value)[:80]} is not a usable key: 1 to {KEY_LENGTH} printable characters, "
+        f"{what}: {ascii(value)[:80]} is not a usable key: 1 to {longest} printable characters, "
         "without space at the ends."
     )
 

@@ -12,6 +12,8 @@ from typing import Final
 
 CHILDREN: Final = "children"
 """How the name of a wait for child jobs begins."""
+LINED_UP: Final = "sequence"
+"""How the name of a wait for the turn in a line begins."""
 
 
 @dataclass(frozen=True, slots=True)

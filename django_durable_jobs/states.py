@@ -123,7 +123,8 @@ TRANSITIONS: Final[dict[str, Transition]] = dict(
             Status.PENDING,
             Actor.OPERATOR,
         ),
-        _row("line_up", set(UNSUCCESSFUL), Status.WAITING, Actor.OPERATOR),
+        _row("line_up", {*UNSUCCESSFUL, Status.RETRYING}, Status.WAITING, Actor.OPERATOR),
+        _row("line_up_due", set(DUE_LATER), Status.WAITING, Actor.SYSTEM),
         _row("pause", PAUSABLE, Status.PAUSED, Actor.OPERATOR),
         _row("seize", _RUNNING, Status.PAUSED, Actor.OPERATOR),
         _row("take_away", _RUNNING, Status.PENDING, Actor.OPERATOR),
@@ -133,7 +134,8 @@ TRANSITIONS: Final[dict[str, Transition]] = dict(
 """Every verb of the system. ``rescue`` and ``give_up`` act on a lease that is over: the first returns the
 job to its queue, the second ends a job whose attempts are used up. ``stop`` is how the holder obeys an order to
 cancel; ``recall`` brings a job whose compensations must run first to a worker; ``line_up`` is
-``retry`` for a job of a sequence, whose turn must come again. ``seize`` and ``take_away`` end the lease of a worker
+``retry`` for a job of a line, whose turn must come again; ``line_up_due`` is ``promote`` for one that gave its place
+away until then. ``seize`` and ``take_away`` end the lease of a worker
 that is not asked; ``resume_...`` leads a job back to the status that it was paused in."""
 
 

@@ -52,6 +52,11 @@ FIELDS: Final = {
     "mode": Field("mode", _("What runs"), "mode"),
     "queue": Field("queue", _("Queue"), "text"),
     "priority": Field("priority", _("Priority (-100 to 100, or its name)"), "text"),
+    "concurrency": Field("concurrency", _("At most so many at once"), "text"),
+    "rate": Field("rate", _("At most so many begin in each window"), "text"),
+    "per": Field("per", _("Window in seconds (1 unless given)"), "text"),
+    "burst": Field("burst", _("At most so many at one moment"), "text"),
+    "fair": Field("fair", _("Tenants take turns (yes or no)"), "text"),
     "resume_at": Field("resume_at", _("Resume at (ISO 8601, with offset)"), "text"),
 }
 

@@ -10,8 +10,10 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
-from ..models import Queue
-from ..operations.database import jobs
+from ..models import Limit, Queue
+from ..operations.catalogue import Verb
+from ..operations.database import alias, jobs
+from ..operations.limited_claim import QUEUE
 from ..rendering import visible
 from ..states import Status
 from .actions import actions_for
@@ -24,14 +26,23 @@ class QueueAdmin(TakesOrders):
     """One row per queue, with counts of its live jobs."""
 
     ordering = ("name",)
-    list_display = ("shown_name", "state", "pending", "running", "created")
-    fields = ("shown_name", "state", "since", "by", "why", "until", "pending", "running", "created")
+    list_display = ("shown_name", "state", "limits", "pending", "running", "created")
+    fields = ("shown_name", "state", "since", "by", "why", "until", "limits", "pending", "running", "created")
     readonly_fields = fields
     target = "queue"
     actions = actions_for(Queue, "queue")
 
+    def applies(self, verb: Verb, row: Any) -> bool:
+        """Answer whether an order makes sense for a queue as it is now."""
+        if verb.permission == "limit_queue":
+            return verb.name == "limit" or row.limited
+        return super().applies(verb, row)
+
     def prepare(self, rows: list[Any]) -> None:
         """Count live jobs by queue: both statuses have a partial index, history is not touched."""
+        limits = {row.key: row for row in Limit.objects.using(alias())}
+        for queue in rows:
+            queue.limit = limits.get(f"{QUEUE}{queue.name}")
         names = [queue.name for queue in rows]
         for status in (Status.PENDING, Status.RUNNING):
             counts = jobs().in_status(status).on_queues(names).counted_by("queue")
@@ -67,6 +78,20 @@ class QueueAdmin(TakesOrders):
     def until(self, queue: Queue) -> str:
         """When workers resume it by themselves."""
         return instant(queue.resume_at) or "–"
+
+    @admin.display(description=_("limits"))
+    def limits(self, queue: Queue) -> str:
+        """What is limited, by whom and why."""
+        row: Limit | None = queue.limit  # type: ignore[attr-defined]  # see prepare
+        if row is None:
+            return "–"
+        said = [f"{row.concurrency} at once"] if row.concurrency is not None else []
+        if row.rate is not None:
+            most = f", {row.burst} at one moment" if row.burst is not None else ""
+            said.append(f"{row.rate} in {row.per:g} s{most}")
+        said += ["tenants take turns"] if row.fair else []
+        who = ", ".join(filter(None, [row.ordered_by, row.reason]))
+        return in_list("; ".join(said) + (f" ({who})" if who else ""))
 
     @admin.display(description=_("pending"))
     def pending(self, queue: Queue) -> str:

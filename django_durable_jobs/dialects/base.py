@@ -16,6 +16,7 @@ from django.db.models import F, Q
 from django.db.models.constants import OnConflict
 from django.db.models.functions import Greatest
 
+from ..outcomes import LINED_UP
 from ..states import CLOCKED, TRANSITIONS, Status
 from .now import DatabaseNow
 from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, NewJob, Promoted, Saved, Want
@@ -132,6 +133,8 @@ class Dialect(Transactions):
     def _claim(self, claim: Claim) -> list[Claimed]:
         jobs = self.model("Job").objects.using(self.alias)
         side = Q(rescues__gt=0) if claim.rescued else Q(rescues=0)
+        if claim.only is not None:
+            side &= Q(id__in=claim.only)
         claimed: list[Claimed] = []
         for queue, amount in self._open(claim):
             rows = list(
@@ -162,22 +165,22 @@ class Dialect(Transactions):
         return claimed
 
     def _open(self, claim: Claim) -> list[Want]:
-        """Return what is wanted of queues that are not paused; nothing for a worker that is.
+        """Return what is wanted of queues that are neither paused nor limited; nothing for a worker that is.
 
         Their rows stay locked for sharing, so that a pause waits for this claim. A row that somebody is about to change
         is not waited for: then nothing is taken from there this time.
         """
-        if claim.worker_id in self._closed("Worker", "id", [claim.worker_id]):
+        if claim.worker_id in self._closed("Worker", "id", [claim.worker_id], checked=claim.fleet_checked):
             return []
-        closed = self._closed("Queue", "name", [want.queue for want in claim.wants])
+        closed = self._closed("Queue", "name", [want.queue for want in claim.wants], checked=claim.queue_checked)
         return [want for want in claim.wants if want.queue not in closed]
 
-    def _closed(self, model: str, column: str, keys: list[Any]) -> set[Any]:
-        """Return those that are paused, or that somebody is about to change; one without a row is neither."""
+    def _closed(self, model: str, column: str, keys: list[Any], *, checked: bool) -> set[Any]:
+        """Return those that are paused, or limited, or that somebody is about to change; one without a row is none."""
         marks, table = ", ".join(["%s"] * len(keys)), self.table(model)
         with self.connection.cursor() as cursor:
             # All are read: a row that the condition leaves out would not stay locked.
-            look = f"SELECT {column}, paused_at FROM {table} WHERE {column} IN ({marks}) ORDER BY {column}"
+            look = f"SELECT {column}, {shut(checked)} FROM {table} WHERE {column} IN ({marks}) ORDER BY {column}"
             cursor.execute(f"{look} {self.lock_for_sharing}", keys)
             found = dict(cursor.fetchall())
             missing = [key for key in keys if key not in found]
@@ -185,7 +188,7 @@ class Dialect(Transactions):
                 marks = ", ".join(["%s"] * len(missing))
                 cursor.execute(f"SELECT {column} FROM {table} WHERE {column} IN ({marks})", missing)
                 missing = [key for (key,) in cursor.fetchall()]
-        return {*(key for key, paused_at in found.items() if paused_at is not None), *missing}
+        return {*(key for key, is_shut in found.items() if is_shut), *missing}
 
     def _complete(self, completions: Sequence[Completion]) -> set[UUID]:
         jobs = self.model("Job").objects.using(self.alias)
@@ -213,23 +216,27 @@ class Dialect(Transactions):
         due_in = self._next_due()
         if due_in is None or due_in > timedelta(0):
             return Promoted(0, due_in)
-        return Promoted(self.in_own_transaction(lambda: self._promote(most, notify=notify)), self._next_due())
+        moved, lines = self.in_own_transaction(lambda: self._promote(most, notify=notify))
+        return Promoted(moved, self._next_due(), lines)
 
-    def _promote(self, most: int, *, notify: bool) -> int:
+    def _promote(self, most: int, *, notify: bool) -> tuple[int, set[str]]:
         jobs = self.model("Job").objects.using(self.alias)
         due = jobs.due().order_by("run_at").select_for_update(skip_locked=self.has_skip_locked)
-        queue_of = dict(due.values_list("id", "queue")[:most])
-        if not queue_of:
-            return 0
+        rows = list(due.values_list("id", "queue", "waiting_for", "sequence_key")[:most])
+        if not rows:
+            return 0, set()
         if notify:
-            self.notify(sorted(set(queue_of.values())))
-        moved: int = (
-            jobs.due()
-            .filter(id__in=sorted(queue_of))
-            # Of a job that waited nobody says any more what for.
-            .update(status=TRANSITIONS["promote"].target.value, waiting_for=None, finished_at=None)
-        )
-        return moved
+            self.notify(sorted({queue for _id, queue, *_rest in rows}))
+        these = jobs.due().filter(id__in=sorted(row[0] for row in rows))
+        lined = {job_id: line for job_id, _queue, wait, line in rows if wait == LINED_UP}
+        moved: int = 0
+        if lined:
+            rule = TRANSITIONS["line_up_due"]
+            moved = these.filter(id__in=lined).in_status(*rule.sources).update(status=rule.target.value, run_at=None)
+        # Of a job that waited nobody says any more what for.
+        free = these.exclude(id__in=lined)
+        moved += free.update(status=TRANSITIONS["promote"].target.value, waiting_for=None, finished_at=None)
+        return moved, set(lined.values())
 
     def _next_due(self) -> timedelta | None:
         # Where indexes are not partial, that of due times leads with the status: one look per status reads one row.
@@ -300,6 +307,11 @@ class Dialect(Transactions):
         stored, created = self.model("Checkpoint").objects.using(self.alias).get_or_create(**place, defaults=values)
         if not created and any(getattr(stored, name) != value for name, value in values.items()):
             raise IntegrityError(f"Checkpoint {row.key} of job {row.job_id} is stored with another value.")
+
+
+def shut(checked: bool) -> str:  # noqa: FBT001 -- chooses between two texts of one condition
+    """Return the condition of a queue or a worker under which nothing is claimed there."""
+    return "(paused_at IS NOT NULL)" if checked else "(paused_at IS NOT NULL OR limited)"
 
 
 def _without_token(row: NewCheckpoint) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.db import IntegrityError
 
+from ..outcomes import LINED_UP
 from ..states import TRANSITIONS, Status
+from .base import shut
 from .postgresql_session import CHANNEL, PostgreSQLSession
 from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, Promoted, Saved
 
@@ -32,7 +34,7 @@ class PostgreSQL(PostgreSQLSession):
     def claim(self, claim: Claim) -> list[Claimed]:
         """Claim in one statement; see ``_claim_sql``."""
         with self.hot_cursor() as cursor:
-            sql = f"WITH {self._claim_sql(claim.rescued)} SELECT * FROM claimed ORDER BY rank, id"
+            sql = f"WITH {self._claim_sql(claim)} SELECT * FROM claimed ORDER BY rank, id"
             cursor.execute(sql, _claim_params(claim))
             return list(map(Claimed._make, cursor.fetchall()))
 
@@ -45,7 +47,7 @@ class PostgreSQL(PostgreSQLSession):
     def complete_and_claim(self, completions: Sequence[Completion], claim: Claim) -> tuple[set[UUID], list[Claimed]]:
         """Finish these and claim those in one statement: one round trip and one commit for both."""
         sql = (
-            f"WITH {self._complete_sql()}, {self._claim_sql(claim.rescued)} "
+            f"WITH {self._complete_sql()}, {self._claim_sql(claim)} "
             f"SELECT {', '.join(Claimed._fields)} FROM claimed "
             f"UNION ALL SELECT id, {', '.join(['NULL'] * (len(Claimed._fields) - 1))} FROM done ORDER BY rank, id"
         )
@@ -68,7 +70,7 @@ class PostgreSQL(PostgreSQLSession):
                 RETURNING job.id
             )"""
 
-    def _claim_sql(self, rescued: bool) -> str:  # noqa: FBT001 -- chooses between two texts of one statement
+    def _claim_sql(self, claim: Claim) -> str:
         """Build the claim: lock the first rows of each queue in index order, then move them.
 
         MATERIALIZED keeps the planner from running the locking subquery more than once, which would lock and
@@ -80,7 +82,10 @@ class PostgreSQL(PostgreSQLSession):
         claim that has begun before a pause but comes later takes nothing. A row that somebody is about to change is not
         waited for: then nothing is taken this time. Nothing is locked where nothing is pending.
         Whether one is paused is asked outside of what locks: a condition in there is asked of the snapshot first.
+        Limits are heeded in the same way: a limited queue is closed to claims that have not checked its limit.
         """
+        only = "" if claim.only is None else " AND job.id = ANY (%(only)b::uuid[])"
+        queue_shut, worker_shut = shut(claim.queue_checked), shut(claim.fleet_checked)
         verb = TRANSITIONS["claim"]
         (source,) = verb.sources
         now = self.now_sql()
@@ -89,9 +94,9 @@ class PostgreSQL(PostgreSQLSession):
             wanted AS MATERIALIZED (
                 SELECT queue, amount FROM unnest(%(queues)s::text[], %(amounts)s::int[]) AS wanted(queue, amount)
                 WHERE NOT EXISTS (
-                    SELECT FROM {self.table("Queue")} WHERE name = wanted.queue AND paused_at IS NOT NULL
+                    SELECT FROM {self.table("Queue")} WHERE name = wanted.queue AND {queue_shut}
                 ) AND NOT EXISTS (
-                    SELECT FROM {self.table("Worker")} WHERE id = %(worker)s AND paused_at IS NOT NULL
+                    SELECT FROM {self.table("Worker")} WHERE id = %(worker)s AND {worker_shut}
                 )
             ),
             picked AS MATERIALIZED (
@@ -99,22 +104,22 @@ class PostgreSQL(PostgreSQLSession):
                 FROM wanted CROSS JOIN LATERAL (
                     SELECT id, queue FROM {self.table("Job")} AS job
                     WHERE job.status = '{source}' AND job.queue = wanted.queue
-                        AND job.rescues {"> 0" if rescued else "= 0"}
+                        AND job.rescues {"> 0" if claim.rescued else "= 0"}{only}
                     ORDER BY job.rank, job.id LIMIT wanted.amount
                     FOR UPDATE SKIP LOCKED
                 ) AS job
             ),
             gates AS MATERIALIZED (
-                SELECT name, paused_at FROM {self.table("Queue")}
+                SELECT name, paused_at, limited FROM {self.table("Queue")}
                 WHERE name = ANY (ARRAY(SELECT DISTINCT queue FROM picked)) ORDER BY name FOR SHARE SKIP LOCKED
             ),
             holder AS MATERIALIZED (
-                SELECT paused_at FROM {self.table("Worker")}
+                SELECT paused_at, limited FROM {self.table("Worker")}
                 WHERE id = %(worker)s AND EXISTS (SELECT FROM picked) FOR SHARE SKIP LOCKED
             ),
             closed AS MATERIALIZED (
                 SELECT name FROM {self.table("Queue")} WHERE name = ANY (ARRAY(SELECT DISTINCT queue FROM picked))
-                    AND name <> ALL (ARRAY(SELECT name FROM gates WHERE paused_at IS NULL))
+                    AND name <> ALL (ARRAY(SELECT name FROM gates WHERE NOT {queue_shut}))
             ),
             claimed AS (
                 UPDATE {self.table("Job")} AS job SET
@@ -123,7 +128,7 @@ class PostgreSQL(PostgreSQLSession):
                     started_at = {now}, lease_expires_at = {now} + %(lease)s
                 WHERE job.id = ANY (ARRAY(
                     SELECT id FROM picked WHERE queue <> ALL (ARRAY(SELECT name FROM closed)) AND (
-                        EXISTS (SELECT FROM holder WHERE paused_at IS NULL)
+                        EXISTS (SELECT FROM holder WHERE NOT {worker_shut})
                         OR NOT EXISTS (SELECT FROM {self.table("Worker")} WHERE id = %(worker)s)
                     )
                 )) AND job.status = '{source}'
@@ -138,14 +143,19 @@ class PostgreSQL(PostgreSQLSession):
         # Letter by letter as in the index of due times, which is partial.
         clocked = " OR ".join(f"status = '{status}'" for status in sorted(verb.sources))
         due = f"({clocked}) AND run_at <= {self.now_sql()}"
+        lines = TRANSITIONS["line_up_due"]
+        lined = f"waiting_for IS NOT DISTINCT FROM '{LINED_UP}' AND status <> '{lines.target}'"
         told = f", pg_notify('{CHANNEL}', queue)" if notify else ""
         sql = f"""
             WITH picked AS MATERIALIZED (
                 SELECT id FROM {self.table("Job")} WHERE {due} ORDER BY run_at LIMIT %s FOR UPDATE SKIP LOCKED
             ), moved AS (
-                UPDATE {self.table("Job")} SET status = '{verb.target}', waiting_for = NULL, finished_at = NULL
+                UPDATE {self.table("Job")} SET
+                    status = CASE WHEN {lined} THEN '{lines.target}' ELSE '{verb.target}' END,
+                    run_at = CASE WHEN NOT ({lined}) THEN run_at END,
+                    waiting_for = CASE WHEN {lined} THEN waiting_for END, finished_at = NULL
                 WHERE id = ANY (ARRAY(SELECT id FROM picked)) AND {due}
-                RETURNING queue
+                RETURNING queue, CASE WHEN waiting_for IS NOT NULL THEN sequence_key END AS line
             ), told AS (
                 SELECT queue, count(*) AS number{told} FROM moved GROUP BY queue
             )
@@ -153,7 +163,7 @@ class PostgreSQL(PostgreSQLSession):
                 SELECT run_at - {self.now_sql()} FROM {self.table("Job")}
                 WHERE ({clocked}) AND run_at IS NOT NULL AND id <> ALL (ARRAY(SELECT id FROM picked))
                 ORDER BY run_at LIMIT 1
-            )
+            ), ARRAY(SELECT DISTINCT line FROM moved WHERE line IS NOT NULL)
         """
         with self.hot_cursor() as cursor:
             cursor.execute(sql, [most])
@@ -257,6 +267,7 @@ def _claim_params(claim: Claim) -> dict[str, Any]:
         "amounts": [want.amount for want in claim.wants],
         "worker": claim.worker_id,
         "lease": claim.lease,
+        **({} if claim.only is None else {"only": list(claim.only)}),
     }
 
 

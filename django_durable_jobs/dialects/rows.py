@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -26,7 +26,7 @@ class NewJob(NamedTuple):
     @property
     def waits(self) -> bool:
         """Whether it is stored as waiting."""
-        return self.more is not None and "waiting_for" in self.more
+        return self.more is not None and "waiting_for" in self.more and self.run_at is None and self.delay is None
 
 
 def further_columns(jobs: Sequence[NewJob]) -> list[str]:
@@ -46,12 +46,18 @@ class Claim(NamedTuple):
 
     ``rescued`` picks the other half of the queue: jobs that were lost with a worker, which a process claims
     alone.
+
+    Nothing is taken from a limited queue, nor for any queue while the fleet is limited, unless the caller has checked
+    that limit and holds it locked. ``only`` are the jobs to choose from, when somebody has chosen.
     """
 
     worker_id: int
     lease: timedelta
     wants: list[Want]
     rescued: bool = False
+    queue_checked: bool = False
+    fleet_checked: bool = False
+    only: Sequence[UUID] | None = None
 
 
 class Claimed(NamedTuple):
@@ -90,6 +96,8 @@ class Promoted(NamedTuple):
 
     moved: int
     due_in: timedelta | None
+    lines: Collection[str] = ()
+    """Where some of them wait for their turn now, in place of being in their queues."""
 
 
 class Held(NamedTuple):

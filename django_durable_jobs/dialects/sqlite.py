@@ -18,7 +18,7 @@ import msgspec
 from django.db import OperationalError, transaction
 
 from ..states import TRANSITIONS, Status
-from .base import Dialect
+from .base import Dialect, shut
 from .files import network_file_system_of
 from .rows import Claim, Claimed, Completion, NewJob, further_columns
 
@@ -196,6 +196,9 @@ class SQLite(Dialect):
         verb = TRANSITIONS["claim"]
         (source,) = verb.sources
         side = "> 0" if claim.rescued else "= 0"
+        chosen = ", ".join(f"'{id_.hex}'" for id_ in claim.only or ())
+        only = "" if claim.only is None else f" AND id IN ({chosen})"
+        queue_shut, worker_shut = shut(claim.queue_checked), shut(claim.fleet_checked)
         sql = f"""
             UPDATE {self.table("Job")} SET
                 status = '{verb.target}', token = token + 1, attempt = attempt + 1,
@@ -203,9 +206,9 @@ class SQLite(Dialect):
                 started_at = {self.now_sql()}, lease_expires_at = {self._later_sql(claim.lease.total_seconds())}
             WHERE id IN (
                 SELECT id FROM {self.table("Job")}
-                WHERE status = '{source}' AND queue = %s AND rescues {side}
-                    AND NOT EXISTS (SELECT 1 FROM {self.table("Queue")} WHERE name = %s AND paused_at IS NOT NULL)
-                    AND NOT EXISTS (SELECT 1 FROM {self.table("Worker")} WHERE id = %s AND paused_at IS NOT NULL)
+                WHERE status = '{source}' AND queue = %s AND rescues {side}{only}
+                    AND NOT EXISTS (SELECT 1 FROM {self.table("Queue")} WHERE name = %s AND {queue_shut})
+                    AND NOT EXISTS (SELECT 1 FROM {self.table("Worker")} WHERE id = %s AND {worker_shut})
                 ORDER BY rank, id LIMIT %s
             ) AND status = '{source}'
             RETURNING {", ".join(Claimed._fields)}

@@ -21,6 +21,8 @@ class _Options(TypedDict, total=False):
     delay: timedelta | float
     timeout: timedelta | float
     sequence_key: Key | None
+    concurrency_key: Key | None
+    tenant: Key | None
     debounce: timedelta | float | None
     debounce_key: Key | None
     debounce_max: timedelta | float | None
@@ -38,6 +40,7 @@ class JobOptions(_Options, total=False):
 
     chunk: int
     chunk_timeout: timedelta | float
+    concurrency: int
 
 
 class EnqueueOptions(_Options, total=False):

@@ -31,6 +31,11 @@ OPTIONS: Final = {
     "mode": "What becomes of running jobs: graceful (default) or aggressive.",
     "queue": "The queue to put it into.",
     "priority": "-100 to 100 (higher first), or critical, high, normal, low.",
+    "concurrency": "How many jobs may run at once over the whole fleet.",
+    "rate": "How many jobs may begin in each window.",
+    "per": "The window in seconds (default: 1).",
+    "burst": "How many of them may begin at one moment (default: the rate).",
+    "fair": "Whether its tenants take turns (yes or no).",
     "resume_at": "When workers resume it, e.g. 2030-01-31T09:00:00+00:00.",
 }
 KEYS: Final = {"job": "JOB_ID", "queue": "QUEUE", "worker": "WORKER_ID", "approval": "NUMBER"}

@@ -7,6 +7,7 @@ from .checkpoint import Checkpoint
 from .coalescing import Coalescing
 from .event_wait import EventWait
 from .job import Job
+from .limit import Limit
 from .message import Message
 from .named_value import NamedValue
 from .queue import Queue
@@ -23,6 +24,7 @@ __all__ = [
     "EventWait",
     "ExecutionReport",
     "Job",
+    "Limit",
     "Message",
     "NamedValue",
     "Queue",

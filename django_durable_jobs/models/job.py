@@ -22,7 +22,7 @@ from ..querysets.jobs import JobQuerySet
 from ..rendering import visible
 from ..states import CLOCKED, DUE_LATER, FINAL, LINES, Status
 from .fields import NameField
-from .indexes import PresentIndex, StatusIndex
+from .indexes import PresentIndex, StatusIndex, TenantIndex
 
 
 def _values(statuses: frozenset[Status]) -> list[str]:
@@ -135,6 +135,7 @@ class Job(models.Model):
             PresentIndex(fields=["parent", "parent_call", "status"], name="ddj_job_children"),
             # The oldest job of a sequence that waits is the first of a stretch. What has ended is not in it.
             StatusIndex(fields=["sequence_key", "id"], name="ddj_job_sequence", statuses=_values(LINES)),
+            TenantIndex(fields=["queue", "tenant", "rank", "id"], name="ddj_job_tenant"),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(name="ddj_job_status", condition=Q(status__in=_values(frozenset(Status)))),

@@ -22,12 +22,16 @@ class Queue(models.Model):
     pause_reason = models.TextField(_("pause reason"), db_default="")
     paused_by = models.CharField(_("paused by"), max_length=200, db_default="")
     resume_at = models.DateTimeField(_("resumes at"), null=True, blank=True)
+    limited = models.BooleanField(_("limited"), db_default=False, help_text=_("Claimed from under its limit only."))
 
     class Meta:
         verbose_name = _("queue")
         verbose_name_plural = _("queues")
         default_permissions = ("view",)
-        permissions: ClassVar = [("pause_queue", "Can pause and resume queues")]
+        permissions: ClassVar = [
+            ("pause_queue", "Can pause and resume queues"),
+            ("limit_queue", "Can limit queues"),
+        ]
 
     def __str__(self) -> str:
         return visible(self.name)

@@ -1,4 +1,4 @@
-"""Jobs that follow each other in strict order: which one of a sequence is at its front."""
+"""Lines of jobs: which of them are at the front, and so may run, while the others wait for their turn."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from .fields import NameField
 
 
 class Sequence(models.Model):
-    """The front of one sequence: the only job of its key that is not lined up.
+    """The front of one line: the jobs of its key that are not lined up; in a sequence it is one.
 
-    Whoever lets the next job go on locks this row first. It is there while the sequence has open jobs.
+    Whoever lets the next job go on locks this row first. It is there while the line has open jobs, and while an order
+    limits it.
     """
 
     key = NameField(_("sequence key"), max_length=200, primary_key=True)
     job_id = models.UUIDField(_("job at the front"), null=True)
+    others = models.JSONField(_("others at the front"), null=True, help_text=_("Of a line with several places."))
+    places = models.IntegerField(_("places"), null=True, help_text=_("How many may be at the front; empty for one."))
+    ordered = models.IntegerField(_("places by an order"), null=True)
+    ordered_at = models.DateTimeField(_("ordered at"), null=True)
+    ordered_by = models.CharField(_("ordered by"), max_length=200, db_default="")
+    reason = models.TextField(_("reason"), db_default="")
 
     class Meta:
         verbose_name = _("sequence")

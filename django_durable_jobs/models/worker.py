@@ -36,6 +36,8 @@ class Worker(models.Model):
         _("obeys"), default=dict, help_text=_("Pauses it has obeyed: no job of these queues begins here any more.")
     )
 
+    limited = models.BooleanField(_("limited"), db_default=False, help_text=_("Claims under the fleet's limit only."))
+
     objects = WorkerQuerySet.as_manager()
 
     class Meta:

@@ -7,6 +7,7 @@ otherwise, or forget to write down who gave it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -24,6 +25,7 @@ from .arrange import MOVABLE, change_priority, move_job
 from .cancel import cancel
 from .database import alias
 from .delete import delete
+from .limits import limit_queue, unlimit_queue
 from .orders import LONGEST_BY, LONGEST_REASON, check_mode, check_text
 from .pause import pause, resume
 from .queues import pause_queue, resume_queue
@@ -36,6 +38,9 @@ Surface = Literal["admin", "api", "command", "python"]
 LONGEST_ANSWER: Final = 2000
 LONGEST_NAME: Final = 200
 LONGEST_PRIORITY: Final = 4
+LONGEST_NUMBER: Final = 20
+YES_OR_NO: Final = {"yes": True, "true": True, "no": False, "false": False}
+LARGEST_NUMBER: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +77,19 @@ def _instant(name: str, value: Any) -> datetime:
 
 
 def _priority(_name: str, value: Any) -> int:
-    if (
-        isinstance(value, str)
-        and value.removeprefix("-").isdecimal()
-        and value.isascii()
-        and len(value) <= LONGEST_PRIORITY
-    ):
-        value = int(value)
+    if isinstance(value, str) and len(value) <= LONGEST_PRIORITY and value.isascii():
+        value = int(value) if value.removeprefix("-").isdecimal() else value
     return check_priority(value)
+
+
+def _number(name: str, value: Any) -> int | float:
+    """Read a number, or a text of one; its range is the operation's."""
+    if isinstance(value, str) and len(value) <= LONGEST_NUMBER:
+        with suppress(ValueError):
+            value = float(value) if "." in value else int(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER:
+        return value
+    raise OptionError(f"{name} must be a number, not {safe_repr(value, 80)}.")
 
 
 CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
@@ -89,6 +99,11 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "resume_at": _instant,
     "queue": _checked_text(LONGEST_NAME),
     "priority": _priority,
+    "concurrency": _number,
+    "rate": _number,
+    "per": _number,
+    "burst": _number,
+    "fair": lambda _name, value: YES_OR_NO.get(value, value) if isinstance(value, str) else value,
 }
 """What an order may say, and how that is read."""
 
@@ -175,6 +190,23 @@ VERBS: Final = (
         _("Resume"),
         _("Let workers claim from these queues again?"),
         lambda queue, _by, _given: resume_queue(queue),
+    ),
+    Verb(
+        "queue",
+        "limit",
+        "limit_queue",
+        _("Limit"),
+        _("Limit these queues for the whole fleet? What was limited before is replaced; what runs goes on."),
+        lambda queue, by, given: limit_queue(queue, by=by, **given),
+        ("concurrency", "rate", "per", "burst", "fair", "reason"),
+    ),
+    Verb(
+        "queue",
+        "unlimit",
+        "limit_queue",
+        _("Remove the limits of"),
+        _("Take the limits of these queues back?"),
+        lambda queue, _by, _given: unlimit_queue(queue),
     ),
     Verb(
         "worker",

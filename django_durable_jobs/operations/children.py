@@ -18,14 +18,13 @@ from ..dialects.rows import Claimed, NewJob
 from ..errors import OptionError, TooDeep, TransitionRefused
 from ..ids import new_job_id
 from ..querysets.jobs import JobQuerySet
-from ..rendering import safe_repr
 from ..states import OPEN, Status
 from .cancel import cancel_all
 from .compensations import generation_of_a_retry
 from .database import dialect, jobs
 from .enqueue import insert
 from .retry import put_back
-from .sequences import advance_after_commit
+from .sequences import advance_after_commit, described
 from .steps import hold
 
 BATCH: Final = 500
@@ -72,10 +71,10 @@ def _refuse_lines_of_ancestors(parent: Claimed, keys: set[Any]) -> None:
     above: UUID | None = parent.id
     while keys and above is not None:
         key, above = jobs().values_list("sequence_key", "parent_id").get(id=above)
-        if key in keys:
+        if key is not None and key in keys:
             raise OptionError(
-                f"A child of job {parent.id} ({parent.definition}) has the sequence_key {safe_repr(key, 80)} of a job "
-                "above it: it would wait for the end of that job, which waits for its children. Give it another key."
+                f"A child of job {parent.id} ({parent.definition}) has the {described(key)} of a job above it: it "
+                "would wait for the end of that job, which waits for its children. Give it another key."
             )
 
 

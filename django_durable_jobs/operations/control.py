@@ -7,24 +7,30 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from django.db.models import CharField, DateTimeField, QuerySet, Value
+from django.db.models import Case, CharField, DateTimeField, Exists, QuerySet, Value, When
 
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Held
-from ..models import Queue, Worker
+from ..models import Limit, Queue, Worker
 from .database import alias, jobs
+from .limited_claim import FLEET, QUEUE
 from .queues import token_of
 
 WHOLE_WORKER: Final = ""
-"""What stands for the worker itself among paused queues: no queue has this name."""
+"""What stands for the worker itself among paused queues, the fleet among limited ones: no queue has this name."""
 
 
-class Pauses(NamedTuple):
-    """What this worker must not claim from: queue names, each with the text that says which pause it is."""
+_PAUSED, _LIMITED, _MARKED, _UNMARKED = "paused", "limited", "marked", "unmarked"
+"""What a row of the query is: a paused queue, a limit, or this worker with or without the mark of a limited fleet."""
 
-    by_queue: dict[str, str]
+
+class Gates(NamedTuple):
+    """What this worker must not claim from, and what only under a limit: each with the text that says which it is."""
+
+    paused: dict[str, str]
+    limited: dict[str, str]
     resume_in: timedelta | None
-    """How long until the first of them ends by itself; not above zero when one is due."""
+    """How long until the first pause ends by itself; not above zero when one is due."""
 
 
 class HeldOrders(NamedTuple):
@@ -35,18 +41,35 @@ class HeldOrders(NamedTuple):
     pausing: list[UUID]
 
 
-def pauses_for(worker_id: int) -> Pauses:
-    """Return what is paused for a worker, in one query."""
+def gates_for(worker_id: int) -> Gates:
+    """Return what is paused and what is limited for a worker, in one query."""
     queues: QuerySet[Any, Any] = Queue.objects.using(alias()).filter(paused_at__isnull=False)
-    worker: QuerySet[Any, Any] = Worker.objects.using(alias()).filter(id=worker_id, paused_at__isnull=False)
-    whole = Value(WHOLE_WORKER, output_field=CharField())
-    never = Value(None, output_field=DateTimeField())
-    rows = queues.values_list("name", "paused_at", "resume_at", DatabaseNow()).union(
-        worker.values_list(whole, "paused_at", never, DatabaseNow()), all=True
+    worker: QuerySet[Any, Any] = Worker.objects.using(alias()).filter(id=worker_id)
+    limits: QuerySet[Any, Any] = Limit.objects.using(alias())
+    whole, never = _text(WHOLE_WORKER), Value(None, output_field=DateTimeField())
+    marked = Case(When(limited=True, then=_text(_MARKED)), default=_text(_UNMARKED), output_field=CharField())
+    rows = queues.values_list("name", "paused_at", "resume_at", DatabaseNow(), _text(_PAUSED)).union(
+        worker.values_list(whole, "paused_at", never, DatabaseNow(), marked),
+        limits.values_list("key", "ordered_at", never, DatabaseNow(), _text(_LIMITED)),
+        all=True,
     )
     found = list(rows)
-    resume_in = min((resume_at - now for _name, _since, resume_at, now in found if resume_at is not None), default=None)
-    return Pauses({name: token_of(since) or "" for name, since, _resume_at, _now in found}, resume_in)
+    limited = {_queue_of(key): token_of(since) or "" for key, since, *_rest, what in found if what == _LIMITED}
+    if any(what == (_UNMARKED if WHOLE_WORKER in limited else _MARKED) for *_rest, what in found):
+        # It began to work while the fleet's limit was set or taken back.
+        fleet = Exists(Limit.objects.using(alias()).filter(key=FLEET))
+        Worker.objects.using(alias()).filter(id=worker_id).update(limited=fleet)
+    paused = {name: token_of(since) or "" for name, since, *_rest, what in found if what != _LIMITED and since}
+    ends = (resume_at - now for _name, _since, resume_at, now, _what in found if resume_at is not None)
+    return Gates(paused, limited, min(ends, default=None))
+
+
+def _text(value: str) -> Value:
+    return Value(value, output_field=CharField())
+
+
+def _queue_of(key: str) -> str:
+    return WHOLE_WORKER if key == FLEET else key.removeprefix(QUEUE)
 
 
 def is_held_back(queue: str, paused: Collection[str]) -> bool:

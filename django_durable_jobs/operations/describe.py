@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..ids import parse_id
-from ..models import Approval, Attempt, Job, Queue, Worker
+from ..models import Approval, Attempt, Job, Limit, Queue, Worker
 from ..states import Status
 from .database import alias, jobs
+from .limited_claim import QUEUE
 
 ATTEMPTS: int = 100
 """How many unsuccessful attempts are shown with a job, the last ones."""
@@ -70,6 +71,7 @@ def queues(rows: Iterable[Queue]) -> list[dict[str, Any]]:
         status: jobs().in_status(status).on_queues(names).counted_by("queue")
         for status in (Status.PENDING, Status.RUNNING)
     }
+    limits = {row.key: limit(row) for row in Limit.objects.using(alias())}
     return [
         {
             "name": queue.name,
@@ -79,10 +81,25 @@ def queues(rows: Iterable[Queue]) -> list[dict[str, Any]]:
             "pause_mode": queue.pause_mode,
             "pause_reason": queue.pause_reason,
             "resume_at": queue.resume_at,
+            "limits": limits.get(f"{QUEUE}{queue.name}"),
             **{status.value: count.get(queue.name, 0) for status, count in counts.items()},
         }
         for queue in found
     ]
+
+
+def limit(row: Limit) -> dict[str, Any]:
+    """Return what is limited, and who ordered it."""
+    return {
+        "concurrency": row.concurrency,
+        "rate": row.rate,
+        "per": None if row.rate is None else row.per,
+        "burst": row.burst,
+        "fair": row.fair,
+        "ordered_at": row.ordered_at,
+        "ordered_by": row.ordered_by,
+        "reason": row.reason,
+    }
 
 
 def worker(row: Any) -> dict[str, Any]:

@@ -24,10 +24,10 @@ from ..dialects.rows import NewJob
 from ..errors import DurableJobsError, OptionError, SerializationError
 from ..faults import fault
 from ..ids import new_job_id
-from ..keys import key_of
+from ..keys import KEY_LENGTH, TENANT_LENGTH, key_of
 from ..models import Job
 from ..rendering import safe_str
-from .sequences import advance_after_commit, lined_up
+from .sequences import CONCURRENT, advance_after_commit, lined_up
 
 NOTIFY_PAUSE: Final = 0.005
 """Seconds between two notifications of one queue by one process. A commit that notifies takes a lock of the whole
@@ -130,20 +130,33 @@ def _new_job(request: Request, settings: Settings, *, unique: bool) -> NewJob:
         options=None if options is definition.options else stored_options(options, definition.options),
         run_at=options.run_at,
         delay=options.delay,
-        more=_keys(request),
+        more=_more_of(request),
     )
 
 
-def _keys(request: Request) -> dict[str, Any] | None:
+def _more_of(request: Request) -> dict[str, Any] | None:
+    """Return the columns that few jobs have."""
+    options, more = request.options, _line_of(request)
+    if options.tenant is not None:
+        more["tenant"] = _key(request, "tenant", TENANT_LENGTH)
+    if options.unique_key is not None:
+        more["unique_key"] = _key(request, "unique_key", KEY_LENGTH)
+    return more or None
+
+
+def _line_of(request: Request) -> dict[str, Any]:
+    """Return the columns of a job that waits for its turn, in a sequence or for one of several places."""
     options = request.options
-    if options.sequence_key is None and options.unique_key is None:
-        return None
-    given = {name: getattr(options, name) for name in ("sequence_key", "unique_key")}
-    return {
-        name: key_of(key, name, request.definition.name, request.args, request.kwargs)
-        for name, key in given.items()
-        if key is not None
-    }
+    if options.concurrency is not None:
+        given, longest = options.concurrency_key, KEY_LENGTH - len(CONCURRENT)
+        key = request.definition.name[:longest] if given is None else _key(request, "concurrency_key", longest)
+        return {"concurrency_key": key, "sequence_key": f"{CONCURRENT}{key}"}
+    return {} if options.sequence_key is None else {"sequence_key": _key(request, "sequence_key", KEY_LENGTH)}
+
+
+def _key(request: Request, name: str, longest: int) -> str:
+    given, who = getattr(request.options, name), request.definition.name
+    return key_of(given, name, who, request.args, request.kwargs, longest=longest)
 
 
 def stored_options(options: Options, usual: Options) -> str | None:

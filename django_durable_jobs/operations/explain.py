@@ -11,12 +11,13 @@ from asgiref.sync import sync_to_async
 from ..errors import JobNotFound
 from ..ids import Identified, id_of
 from ..models import Job, Queue, Worker
-from ..outcomes import CHILDREN
+from ..outcomes import CHILDREN, LINED_UP
 from ..rendering import visible
 from ..states import FINAL, Status
 from .database import alias, dialect, jobs
+from .limited_claim import FLEET, used_up
 from .sequences import blocked_by
-from .wake import APPROVAL, EVENT, LINED_UP, MESSAGE
+from .wake import APPROVAL, EVENT, MESSAGE
 
 COUNTED: Final = 1000
 """Up to this many jobs are counted that are in front of one."""
@@ -45,9 +46,12 @@ def explain(job: Identified | UUID | str) -> Explanation:
     ``WAITING_CHILDREN``   its code waits for its children
     ``WAITING_SEVERAL``    its code waits for the first of several of these
     ``BEHIND``             another job of its sequence must end first
+    ``KEY_FULL``           no more jobs of its definition or concurrency key may run at once
     ``QUEUE_PAUSED``       its queue is paused
     ``NO_WORKER``          no live worker serves its queue
     ``WORKERS_PAUSED``     all that serve it are paused
+    ``LIMIT_FULL``         no more jobs of its queue, or of the fleet, may run at once
+    ``RATE_USED_UP``       of its queue, or of the fleet, so many have begun that the next must wait
     ``NEXT``               it is in its queue, and a worker with a free slot takes what is first
     ====================== ===================================================================================
     """
@@ -95,11 +99,7 @@ def _waiting(row: Job) -> Explanation:
     waits = row.waiting_for or ""
     until = f", until {_time(row.run_at)} at most" if row.run_at is not None else ""
     if waits.startswith(LINED_UP):
-        front = blocked_by(row.id)
-        if front is None:
-            return Explanation("BEHIND", "It is the next of its sequence; a worker is about to let it go on.")
-        text = f"Job {front.id} of its sequence must end first; that is {front.status}."
-        return Explanation("BEHIND", text, "job", str(front.id))
+        return _in_line(row)
     for prefix, code, what in (
         (MESSAGE, "WAITING_MESSAGE", "the message"),
         (EVENT, "WAITING_EVENT", "the event"),
@@ -120,6 +120,17 @@ def _waiting(row: Job) -> Explanation:
     return Explanation("SLEEPING", f"Its code sleeps until {_time(row.run_at)}.", "job", str(row.id))
 
 
+def _in_line(row: Job) -> Explanation:
+    front = blocked_by(row.id)
+    if front is None:
+        return Explanation("BEHIND", "It is the next in its line; a worker is about to let it go on.")
+    if row.concurrency_key is not None:
+        text = f"All places of its concurrency key are taken; job {front.id} has one of them."
+        return Explanation("KEY_FULL", text, "job", str(front.id))
+    text = f"Job {front.id} of its sequence must end first; that is {front.status}."
+    return Explanation("BEHIND", text, "job", str(front.id))
+
+
 def _pending(row: Job) -> Explanation:
     queue = Queue.objects.using(alias()).filter(name=row.queue, paused_at__isnull=False).first()
     named = f"queue {row.queue!r}"
@@ -138,6 +149,14 @@ def _pending(row: Job) -> Explanation:
         return Explanation(
             "WORKERS_PAUSED", f"The workers of its {named} are paused: {names}.", "worker", serving[0][1]
         )
+    for limit in used_up(row.queue):
+        what = "the fleet" if limit.key == FLEET else f"its {named}"
+        subject = ("", "") if limit.key == FLEET else ("queue", row.queue)
+        if limit.seconds is None:
+            text = f"{limit.allowed} jobs of {what} may run at once, and so many do."
+            return Explanation("LIMIT_FULL", text, *subject)
+        text = f"Of {what} {limit.allowed} have begun lately; the next may in {limit.seconds:.1f} s."
+        return Explanation("RATE_USED_UP", text, *subject)
     return Explanation("NEXT", f"It is in its {named}, {_place(row)}.", "queue", row.queue)
 
 

@@ -31,7 +31,7 @@ from ..outcomes import (
 from ..states import Status
 from . import reports
 from .database import alias, dialect, jobs
-from .sequences import advance_after_commit
+from .sequences import advance_after_commit, leaves_place
 from .steps import not_held
 from .transition import move
 from .wake import Group, park, wake_waiting
@@ -81,8 +81,9 @@ def _groups(endings: Sequence[Ending], claimed: Sequence[Claimed]) -> set[Group]
 
 
 def _sequences_of(endings: Sequence[Ending]) -> set[str]:
-    """Return the sequences whose front may have ended."""
-    return {key for one in endings if (key := one.job.sequence_key) is not None and isinstance(one.outcome, ENDED)}
+    """Return the lines in which a place may have become free."""
+    free = (*ENDED, BackedOff, Snoozed)
+    return {key for one in endings if (key := one.job.sequence_key) is not None and isinstance(one.outcome, free)}
 
 
 def complete_here(job: Claimed, result: str | None) -> None:
@@ -133,13 +134,14 @@ def _finish_others(endings: Sequence[Ending]) -> set[UUID]:
 def _finish_one(ending: Ending) -> bool:
     job, outcome = ending.job, ending.outcome
     this = jobs().filter(id=job.id)
+    away = leaves_place(job.sequence_key)
     match outcome:
         case Failed(failure):
             moved = move("fail", this, token=job.token, last_error=failure.error)
         case BackedOff(failure, delay):
-            moved = move("back_off", this, token=job.token, last_error=failure.error, run_at=_due(delay))
+            moved = move("back_off", this, token=job.token, last_error=failure.error, run_at=_due(delay), **away)
         case Snoozed(delay):
-            moved = move("snooze", this, token=job.token, run_at=_due(delay), attempt=F("attempt") - 1)
+            moved = move("snooze", this, token=job.token, run_at=_due(delay), attempt=F("attempt") - 1, **away)
         case Parked():
             moved = park(job, outcome)
         case Cancelled(reason):

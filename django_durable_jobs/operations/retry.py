@@ -83,8 +83,8 @@ def put_back(these: JobQuerySet, generation: Any) -> int:
         "generation": generation,
         "max_attempts": Greatest(F("max_attempts"), F("attempt") + 1),
     }
-    # One that backs off is at the front of its sequence and may go on; one that has ended is not.
-    free = Q(sequence_key=None) | Q(status=Status.RETRYING.value)
+    # One that backs off in a sequence is at the front and may go on; one that has no place must line up.
+    free = Q(sequence_key=None) | Q(status=Status.RETRYING.value, waiting_for=None)
     return move("retry", these.filter(free), **anew) + line_up_again(these, **anew)
 
 

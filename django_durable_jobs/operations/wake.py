@@ -40,7 +40,7 @@ from ..dialects.now import DatabaseNow
 from ..dialects.rows import Claimed
 from ..faults import fault
 from ..models import Approval, EventWait, Message
-from ..outcomes import CHILDREN, Parked
+from ..outcomes import CHILDREN, LINED_UP, Parked
 from ..querysets.jobs import JobQuerySet
 from ..states import LAST_FINAL, UNSUCCESSFUL, Status
 from .database import alias, dialect, jobs
@@ -48,7 +48,6 @@ from .transition import move
 
 TIME: Final = "time"
 SEVERAL: Final = "several"
-LINED_UP: Final = "sequence"
 MESSAGE: Final = "message "
 EVENT: Final = "event "
 APPROVAL: Final = "approval "

@@ -1,4 +1,4 @@
-"""Sees to it that this worker obeys: queues and workers that are paused, jobs that are to end or were taken away.
+"""Sees to it that this worker obeys: what is paused or limited, jobs that are to end or were taken away.
 
 Orders are rows. A notification makes this service look at once; without one it looks once per poll.
 """
@@ -6,19 +6,20 @@ Orders are rows. A notification makes this service look at once; without one it 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 from uuid import UUID
 
 from ..dialects.rows import Held
 from ..errors import Interrupted
 from ..ids import parse_id
-from ..operations.control import obeyed, orders_for, pauses_for
+from ..operations.control import gates_for, obeyed, orders_for
 from ..operations.orders import CANCEL, LOOK, PAUSE, SEIZE, read_seized
 from ..operations.queues import resume_due
 from ..operations.steps import cancelled, paused
 from .held_back import HeldBack
 from .leases import Leases
+from .looks import Looks
 from .options import WorkerOptions
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Control:
         worker_id: int,
         leases: Leases,
         held_back: HeldBack,
+        looks: Looks,
         *,
         changed: Callable[[], None],
         listening: Callable[[], bool],
@@ -48,20 +50,27 @@ class Control:
         self._worker_id = worker_id
         self._leases = leases
         self._held_back = held_back
+        self._looks = looks
         self._changed = changed
         self._listening = listening
         self._paused: dict[str, str] = {}
+        self._limited: dict[str, str] = {}
         self._said: dict[str, str] = {}
 
     def run_once(self) -> float:
         """Look once; come back soon while something is on its way to be obeyed."""
-        pauses = pauses_for(self._worker_id)
-        if pauses.resume_in is not None and pauses.resume_in.total_seconds() <= 0:
+        gates = gates_for(self._worker_id)
+        if gates.resume_in is not None and gates.resume_in.total_seconds() <= 0:
             resume_due()
             return 0.0
-        if pauses.by_queue != self._paused:
-            self._paused = pauses.by_queue
-            logger.info("Paused for this worker: %s", self._described() or "nothing")
+        if gates.limited != self._limited:
+            self._limited = gates.limited
+            logger.info("Limited for this worker: %s", _described(self._limited, "the whole fleet") or "nothing")
+            self._looks.heed(self._limited)
+            self._changed()
+        if gates.paused != self._paused:
+            self._paused = gates.paused
+            logger.info("Paused for this worker: %s", _described(self._paused, "the whole worker") or "nothing")
             self._held_back.order(self._paused)
             self._changed()
         self._see_to_jobs()
@@ -73,12 +82,9 @@ class Control:
             # Said at each look: the row of this worker may have been lost and stored again meanwhile.
             obeyed(self._worker_id, self._paused)
             self._said = self._paused
-        if pauses.resume_in is not None:
-            pause = min(pause, pauses.resume_in.total_seconds())
+        if gates.resume_in is not None:
+            pause = min(pause, gates.resume_in.total_seconds())
         return pause
-
-    def _described(self) -> str:
-        return ", ".join(name or "the whole worker" for name in sorted(self._paused))
 
     def _see_to_jobs(self) -> None:
         # Before the database is asked: what is claimed meanwhile it may not have told us of.
@@ -94,6 +100,10 @@ class Control:
         if stopped := self._leases.mark_lost(known - orders.held, TAKEN):
             # By an order, or by a rescue that the heartbeat has not learnt of yet.
             logger.warning("%d jobs are not held here any more; their code is asked to stop", stopped)
+
+
+def _described(queues: Iterable[str], whole: str) -> str:
+    return ", ".join(name or whole for name in sorted(queues))
 
 
 class Heard:

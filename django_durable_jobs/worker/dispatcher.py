@@ -22,6 +22,7 @@ from ..faults import fault
 from ..operations.database import jobs
 from ..operations.finish import Ending, finish
 from ..operations.leases import release_unknown
+from ..operations.limited_claim import claim_limited
 from ..operations.queues import queue_names
 from ..outcomes import BackedOff, Lost, Outcome, Parked, Released, Snoozed
 from ..rendering import safe_str
@@ -29,14 +30,13 @@ from .chunks import ChunkExecutor
 from .held_back import HeldBack
 from .lanes import Lane
 from .leases import Leases
+from .looks import Looks
 from .options import WorkerOptions
 from .pool import Loop, ThreadPool
 from .storing import is_passing, store_one
 
 logger = logging.getLogger(__name__)
 
-FIRST_LOOK: Final = 0.01
-"""Seconds after work was seen until the queues are asked again; doubles while nothing comes."""
 TICK: Final = 0.01
 """Seconds until jobs that wait beside free slots get more threads."""
 HELD_TOO_LONG: Final = 0.5
@@ -77,8 +77,7 @@ class Dispatcher:
         self._accepting = True
         self.held_back = HeldBack(leases)
         self._claimed = 0
-        self._look_at = 0.0
-        self._look_pause = FIRST_LOOK
+        self.looks = Looks(options, clock)
         self.listening = False
         self.wake: Callable[[], None] = lambda: None
         self.due_later: Callable[[float], None] = lambda _seconds: None
@@ -103,8 +102,7 @@ class Dispatcher:
 
     def look_now(self) -> None:
         """Ask the queues at once: somebody said that there is work."""
-        self._look_at = 0.0
-        self._look_pause = FIRST_LOOK
+        self.looks.at_once()
         self.wake()
 
     def ended(self, job: Claimed, outcome: Outcome) -> None:
@@ -148,21 +146,23 @@ class Dispatcher:
             # A claim whose answer was lost may have given us jobs that we do not know of.
             release_unknown(self._worker_id, self._leases.held())
             self._unsure = False
-        claim = self._claim_order()
-        if not self._unwritten and claim is None:
+        wants = self._wants()
+        if not self._unwritten and not wants:
             self._hand_out(at_once=True)
-            if self._options.drain and self.idle and not self.open_queues:
-                self._accepting = False
+            self._accepting &= not (self._options.drain and self.idle and not self.open_queues)
             return self._pause()
-        claimed = self._write_and_claim(claim)
-        fault("after-claim")
-        self._leases.add(claimed)
-        self._deliver(claimed)
-        self._note_what_came(claim, claimed)
+        limited = [want for want in wants if self.looks.is_limited(want.queue)]
+        plain = [want for want in wants if want not in limited]
+        claimed = self._write_and_claim(self._order(plain) if plain else None)
+        self._take_in(claimed)
+        self.looks.came(len(claimed), sum(want.amount for want in plain), told=self.listening)
+        if limited:
+            claimed = claimed + self._claim_limited(limited)
+        if wants and not claimed and self._options.drain and self.idle:
+            self._accepting = self._anything_left()
         return self._pause()
 
     def _collect(self) -> None:
-        name = self._options.name
         fresh: dict[int, tuple[Claimed, Outcome]] = {}
         while self._ended:
             job, outcome = self._ended.popleft()
@@ -173,7 +173,7 @@ class Dispatcher:
             if isinstance(outcome, Lost):
                 self._leases.end([job])
             else:
-                self._unwritten.append(Ending(job, outcome, name))
+                self._unwritten.append(Ending(job, outcome, self._options.name))
 
     def _write_and_claim(self, claim: Claim | None) -> list[Claimed]:
         endings = self._unwritten[:MOST_AT_ONCE]
@@ -196,6 +196,7 @@ class Dispatcher:
         done = {id(ending) for ending in endings}
         self._unwritten = [ending for ending in self._unwritten if id(ending) not in done]
         self._leases.end([ending.job for ending in endings])
+        self.looks.ended({ending.job.queue for ending in endings})
         for ending in endings:
             if isinstance(ending.outcome, (BackedOff, Snoozed)):
                 self.due_later(ending.outcome.delay.total_seconds())
@@ -209,9 +210,9 @@ class Dispatcher:
 
     # Claiming -----------------------------------------------------------------------------------------------
 
-    def _claim_order(self) -> Claim | None:
-        if not self._accepting or (not self._unwritten and self._clock.monotonic() < self._look_at):
-            return None
+    def _wants(self) -> list[Want]:
+        if not self._accepting:
+            return []
         left = MOST_AT_ONCE
         if self._options.max_jobs is not None:
             left = min(left, self._options.max_jobs - self._claimed)
@@ -220,34 +221,32 @@ class Dispatcher:
             left = 0 if len(self._leases) > 0 else min(left, 1)
         wants = []
         for lane in self._lanes.values():
-            if lane.queue in self.held_back:
+            if lane.queue in self.held_back or not self.looks.is_due(lane.queue, anyway=bool(self._unwritten)):
                 continue
             amount = min(left, lane.room())
             if amount > 0:
                 wants.append(Want(lane.queue, amount))
                 left -= amount
-        if not wants:
-            return None
+        return wants
+
+    def _order(self, wants: list[Want]) -> Claim:
         return Claim(self._worker_id, self._options.lease, wants, rescued=self._options.alone)
 
-    def _note_what_came(self, claim: Claim | None, claimed: list[Claimed]) -> None:
-        if claim is None:
-            return
-        self._claimed += len(claimed)
-        if claimed:
-            self._look_pause = FIRST_LOOK
-        elif self._options.drain and self.idle and not self._anything_left():
-            self._accepting = False
-        slowest = self._options.idle_poll_interval if self.listening else self._options.poll_interval
-        if len(claimed) < sum(want.amount for want in claim.wants):
-            self._look_at = self._clock.monotonic() + self._look_pause
-            self._look_pause = min(self._look_pause * 2, slowest.total_seconds())
-        else:
-            self._look_at = 0.0
+    def _claim_limited(self, wants: list[Want]) -> list[Claimed]:
+        try:
+            taken = claim_limited(self._order(wants))
+        except Exception:
+            self._unsure = True
+            raise
+        self._take_in(taken.jobs)
+        self.looks.came_limited(wants, taken, told=self.listening)
+        return taken.jobs
 
-    def _has_enough(self) -> bool:
-        """Answer whether ``max_jobs`` are claimed; those that are held still run."""
-        return self._options.max_jobs is not None and self._claimed >= self._options.max_jobs
+    def _take_in(self, claimed: list[Claimed]) -> None:
+        fault("after-claim")
+        self._claimed += len(claimed)
+        self._leases.add(claimed)
+        self._deliver(claimed)
 
     def _anything_left(self) -> bool:
         if self._options.queues is None:
@@ -307,13 +306,13 @@ class Dispatcher:
     def _pause_without_chunks(self) -> float:
         if self._ended or self._unwritten:
             return 0.0
-        over = not self._accepting or self._has_enough()
+        most = self._options.max_jobs
+        over = not self._accepting or (most is not None and self._claimed >= most)
         if over and self.idle:
             self.drained.set()
         if any(lane.waiting for lane in self._lanes.values()):
             return TICK
         if over:
             return 1.0
-        if any(lane.room() > 0 for lane in self._lanes.values()):
-            return max(0.0, self._look_at - self._clock.monotonic())
-        return 1.0
+        looks = (self.looks.seconds(lane.queue) for lane in self._lanes.values() if lane.room() > 0)
+        return max(0.0, min(looks, default=1.0))

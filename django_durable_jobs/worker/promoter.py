@@ -26,7 +26,7 @@ class Promoter:
     def run_once(self) -> float:
         """Move what is due; come back when the next job is."""
         longest = self._options.idle_poll_interval if self._listening() else self._options.poll_interval
-        moved, due_in = promote()
+        moved, due_in, _lines = promote()
         if moved:
             self._promoted()
         if due_in is None:

@@ -133,6 +133,7 @@ class Worker:
             worker_id,
             leases,
             dispatcher.held_back,
+            dispatcher.looks,
             changed=dispatcher.look_now,
             listening=lambda: dispatcher.listening,
         )

@@ -249,6 +249,22 @@ ALL = (
         seconds=110,
     ),
     Figure(
+        "throttled",
+        "1,000 jobs/s over four worker processes",
+        "Throttled",
+        (
+            Metric("rate", "jobs/s"),
+            Metric("most", "in any second", more_is_better=False),
+            Metric("transactions", "transactions per 1,000 jobs", more_is_better=False),
+        ),
+        10_000,
+        (
+            ours("a queue limited to it", "limited"),
+            ours("the same, 100 at one moment", "limited smoothly"),
+            ours("no limit, enqueued at that rate", "paced"),
+        ),
+    ),
+    Figure(
         "sqlite",
         "Sync no-op jobs on SQLite (WAL), one worker process",
         "Claim",

@@ -7,9 +7,11 @@ start-up of the worker processes is left out for all alike, and so is nobody's t
 
 from __future__ import annotations
 
+import bisect
 import os
 import random
 import signal
+import statistics
 import time
 from abc import ABC, abstractmethod
 
@@ -249,6 +251,49 @@ class Memory(Measure):
         return {"first": samples[0], "last": samples[-1], "highest": max(samples)}
 
 
+class Throttled(Measure):
+    """So many jobs per second over four worker processes: how many come, and the transactions that it takes.
+
+    What holds the jobs back is the system's limit on a full queue, or, to compare with, whoever enqueues them.
+    """
+
+    processes = 4
+
+    def prepare(self, n: int) -> None:
+        self.n = n
+        self.system.install()
+        self.fed = self.system.throttle(n)
+        self.system.settle()
+
+    def run(self) -> Metrics:
+        before = transactions(self.system)
+        worker = self.system.start([*self.system.worker_command(), f"--processes={self.processes}"])
+        deadline = time.monotonic() + self.seconds
+        try:
+            asked = self.await_finished(1, deadline, 0.1)
+            asked += self.fed() + self.await_finished(self.n, deadline, 1)
+        finally:
+            stop(worker)
+        begun = self.system.begin_times()
+        # Not the first second, in which four processes start. A slope, since jobs may come in bursts.
+        steady = [at for at in begun if at > begun[0] + 1]
+        rate = statistics.linear_regression(steady, range(len(steady))).slope
+        most = max(bisect.bisect_left(begun, at + 1) - place for place, at in enumerate(begun))
+        spent = transactions(self.system) - before - asked - LOOK_TRANSACTIONS
+        return {"rate": rate, "most": most, "transactions": 1000 * spent / self.n}
+
+    def await_finished(self, count: int, deadline: float, pause: float) -> int:
+        """Wait until so many jobs are complete, and return how often that was asked."""
+        asked = 1
+        while self.system.count_finished() < count:
+            if time.monotonic() > deadline:
+                message = f"not within {self.seconds:.0f} s"
+                raise TimeoutError(message)
+            time.sleep(pause)
+            asked += 1
+        return asked
+
+
 class Idle(Measure):
     """An idle worker: resident memory (MiB) and transactions per second over half a minute."""
 
@@ -261,20 +306,21 @@ class Idle(Measure):
 
     def run(self) -> Metrics:
         try:
-            before = self.transactions()
+            before = transactions(self.system)
             time.sleep(self.look_seconds)
-            rate = (self.transactions() - before - LOOK_TRANSACTIONS) / self.look_seconds
+            rate = (transactions(self.system) - before - LOOK_TRANSACTIONS) / self.look_seconds
             return {"rss": resident_mib(self.worker.pid), "rate": max(0.0, rate)}
         finally:
             stop(self.worker)
 
-    def transactions(self) -> int:
-        """Return how many transactions the database has seen."""
-        with psycopg.connect(self.system.place.database, autocommit=True) as connection:
-            row = connection.execute(
-                "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
-            ).fetchone()
-            return int(row[0]) if row else 0
+
+def transactions(system: System) -> int:
+    """Return how many transactions the database has seen."""
+    with psycopg.connect(system.place.database, autocommit=True) as connection:
+        row = connection.execute(
+            "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+        ).fetchone()
+        return int(row[0]) if row else 0
 
 
 def resident_mib(pid: int) -> float:

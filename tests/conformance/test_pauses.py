@@ -26,7 +26,7 @@ from django_durable_jobs.dialects.now import DatabaseNow
 from django_durable_jobs.errors import AlreadyPaused, NotPaused, OpenTransaction, QueueNotFound, WorkerNotFound
 from django_durable_jobs.models import Job, Queue, Worker
 from django_durable_jobs.operations.claim import claim
-from django_durable_jobs.operations.control import WHOLE_WORKER, orders_for, pauses_for
+from django_durable_jobs.operations.control import WHOLE_WORKER, gates_for, orders_for
 from django_durable_jobs.operations.queues import resume_due
 from tests.factories import claim_of, make_job, make_worker, present
 from tests.jobs import noop
@@ -185,8 +185,8 @@ def test_c3_a_paused_worker_claims_nothing_and_others_do() -> None:
     assert claim(claim_of(held_back, 5)) == []
     row = Worker.objects.get(pk=held_back.pk)
     assert (row.pause_mode, row.pause_reason, row.paused_by) == ("graceful", "its disk is full", "ada")
-    assert pauses_for(held_back.pk).by_queue.keys() == {WHOLE_WORKER}
-    assert pauses_for(free.pk).by_queue == {}
+    assert gates_for(held_back.pk).paused.keys() == {WHOLE_WORKER}
+    assert gates_for(free.pk).paused == {}
     resume_worker(held_back)
     assert [one.id for one in claim(claim_of(held_back, 5))] == [job.id]
 

@@ -54,7 +54,7 @@ def test_the_earliest_are_moved_first_when_one_round_cannot_take_all() -> None:
         return {job.id for job in Job.objects.bulk_create(jobs)}
 
     later, earlier = stored(3, 10), stored(BATCH, 60)
-    moved, due_in = promote()
+    moved, due_in, _lines = promote()
     assert moved == BATCH
     assert due_in is not None
     assert due_in < timedelta(0)
@@ -98,6 +98,6 @@ def test_the_next_due_time_is_known_in_advance() -> None:
     make_job("pending", run_at=PAST)
     assert promote().due_in == pytest.approx(timedelta(seconds=60), abs=timedelta(seconds=5))
     make_job("scheduled", run_at=PAST)
-    moved, due_in = promote()
+    moved, due_in, _lines = promote()
     assert moved == 1
     assert due_in == pytest.approx(timedelta(seconds=60), abs=timedelta(seconds=5))

@@ -33,8 +33,8 @@ def test_two_looks_that_see_different_jobs_let_one_go_on(dialect: Dialect, monke
     Sequence.objects.create(key="one")
     read, committed, looked = threading.Event(), threading.Event(), threading.Event()
 
-    def oldest(key: str) -> UUID | None:
-        found = real_oldest(key)
+    def oldest(key: str, count: int) -> tuple[list[UUID], str]:
+        found = real_oldest(key, count)
         if threading.current_thread().name == "together-0":
             read.set()
             committed.wait(10)

@@ -15,7 +15,7 @@ from django.db.models import Model
 
 from django_durable_jobs.errors import DurableJobsError
 from django_durable_jobs.management.ordering import word_of
-from django_durable_jobs.models import Approval, AuditEntry, Job, Queue, Worker
+from django_durable_jobs.models import Approval, AuditEntry, Job, Limit, Queue, Worker
 from django_durable_jobs.operations.catalogue import VERBS, Verb, carry_out
 from tests.factories import make_job, make_worker
 from tests.surfaces.admin_pages import ADMIN
@@ -27,7 +27,14 @@ PLURAL = {"job": "jobs", "queue": "queues", "worker": "workers", "approval": "ap
 MODELS: dict[str, type[Model]] = {"job": Job, "queue": Queue, "worker": Worker, "approval": Approval}
 PASSING = {"created_at", "paused_at", "decided_at", "requested_at", "cancel_requested_at", "finished_at", "seen_at"}
 """Columns that hold when something was done."""
-SAID = {"reason": "because", "comment": "because", "queue": "other", "priority": "high"}
+SAID = {"reason": "because", "comment": "because", "queue": "other", "priority": "high"} | {
+    "concurrency": "3",
+    "rate": "100",
+    "per": "60",
+    "burst": "5",
+}
+READ = {"priority": 50, "concurrency": 3, "rate": 100, "per": 60, "fair": True}
+"""How some of it is understood."""
 OWN = {"id", "name", "job", "pid", "key", "lease_expires_at", "started_at", "by", "paused_by", "decided_by", "worker"}
 """Columns that tell one row from the next, or who ordered it."""
 
@@ -90,6 +97,9 @@ def make(verb: Verb, *, allowed: bool) -> Any:
         case _:
             waiting = make_job("waiting" if allowed else "cancelled", waiting_for="approval 1 Ship")
             return Approval.objects.create(job=waiting, key="1", title="Ship")
+    if verb.name == "unlimit" and allowed:
+        limit = next(one for one in VERBS if one.name == "limit")
+        carry_out(limit, row.name, {"concurrency": 3}, by="bob", surface="python")
     if paused:
         carry_out(next(one for one in VERBS if (one.target, one.name) == (verb.target, "pause")), row.name, {},
                   by="bob", surface="python")  # fmt: skip
@@ -101,6 +111,9 @@ def comparable(verb: Verb, row: Any) -> dict[str, Any] | None:
     found = MODELS[verb.target]._default_manager.filter(pk=row.pk).values().first()
     if found is None:
         return None
+    if verb.target == "queue":
+        columns = ("concurrency", "rate", "per", "burst", "fair", "reason")
+        found["limit"] = Limit.objects.filter(key=f"queue {row.name}").values(*columns).first()
     same = {name: value for name, value in found.items() if name not in OWN and name.removesuffix("_id") not in OWN}
     if found.get("last_error"):
         same["last_error"] = re.sub(r"by [\w-]+", "by somebody", found["last_error"])
@@ -117,6 +130,8 @@ def audit_of(surface: str) -> dict[str, Any]:
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: f"{verb.name} {verb.target}")
 def test_every_surface_does_the_same_and_says_the_same(verb: Verb, allowed: bool) -> None:
     said = {name: SAID[name] for name in verb.takes if name in SAID}
+    if verb.name == "limit" and not allowed:
+        said["burst"] = "101"  # of a rate of 100
     Queue.objects.create(name="other")
     seen: dict[str, Any] = {}
     for surface, door in DOORS.items():
@@ -132,7 +147,9 @@ def test_every_surface_does_the_same_and_says_the_same(verb: Verb, allowed: bool
         seen[surface] = after, audit_of(surface), re.sub(r"since [\d: -]+ UTC", "since then", words)
     first = seen["python"]
     assert first[1]["outcome"] == ("done" if allowed else "refused")
-    assert first[1]["given"] == {**said, **({"priority": 50} if "priority" in said else {})}
+    assert first[1]["given"] == {
+        name: int(value) if name == "burst" else READ.get(name, value) for name, value in said.items()
+    }
     for surface, found in seen.items():
         assert found == first, surface
 

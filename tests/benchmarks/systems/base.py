@@ -61,6 +61,14 @@ class System(ABC):
         """Return how many jobs are complete."""
         return len(self.finish_times())
 
+    def throttle(self, n: int) -> Callable[[], int]:
+        """Let ``n`` no-op jobs come at a fixed rate from the call of what is returned; that says how often it asked."""
+        raise NotImplementedError
+
+    def begin_times(self) -> list[float]:
+        """Return, in order, the instant at which each job began, as the system stored it."""
+        raise NotImplementedError
+
     def send_steps(self, workflows: int, calls: int) -> None:
         """Enqueue workflows of so many durable calls each; the body marks its start, its end and how many."""
         raise NotImplementedError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from tests.benchmarks.place import CONCURRENCY, QUEUE, module_command
 from tests.benchmarks.systems.base import System, batches, timed, wait_all
 
 BULK = 10_000
+PER_SECOND, AT_ONCE, WARM = 1000, 10, 10
+"""A rate, how many an enqueue brings at once, and how many are there before."""
 SETTINGS = "tests.benchmarks.settings"
 
 
@@ -79,6 +82,29 @@ class Ours(System):
         from django_durable_jobs.models import Job
 
         return Job.objects.filter(status="completed")
+
+    def throttle(self, n: int) -> Callable[[], int]:
+        """Limit the queue to the rate and fill it (variant "limited"), or enqueue at the rate ("paced")."""
+        from django_durable_jobs import limit_queue
+
+        job = self.job("noop")
+        job.enqueue_many([(number,) for number in range(WARM)])
+        if self.variant.startswith("limited"):
+            limit_queue(QUEUE, rate=PER_SECOND, burst=PER_SECOND // 10 if self.variant.endswith("smoothly") else None)
+            self.enqueue_many(range(n - WARM))
+            return lambda: 0
+
+        def feed() -> int:
+            begin = time.monotonic()
+            for number, batch in enumerate(batches(range(n - WARM), AT_ONCE)):
+                time.sleep(max(0.0, begin + number * AT_ONCE / PER_SECOND - time.monotonic()))
+                job.enqueue_many([(one,) for one in batch])
+            return (n - WARM) // AT_ONCE
+
+        return feed
+
+    def begin_times(self) -> list[float]:
+        return sorted(at.timestamp() for at in self.finished().values_list("started_at", flat=True))
 
     def send_steps(self, workflows: int, calls: int) -> None:
         job = self.job("steps")

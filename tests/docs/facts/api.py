@@ -25,6 +25,10 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         *("JobHandle", "Status", "retry", "aretry", "cancel", "acancel", "blocked_by"),
         *("move_job", "amove_job", "change_priority", "achange_priority", "explain", "aexplain", "Explanation"),
     ),
+    "Limits": (
+        *("limit_queue", "alimit_queue", "unlimit_queue", "aunlimit_queue"),
+        *("limit_key", "unlimit_key", "limit_fleet", "unlimit_fleet"),
+    ),
     "Pause and resume": (
         *("pause", "apause", "resume", "aresume", "is_paused", "is_pausing", "paused_jobs"),
         *("pause_queue", "apause_queue", "resume_queue", "aresume_queue", "is_queue_paused", "paused_queues"),
@@ -79,6 +83,12 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "timeout": ("how long an attempt may take, `timedelta` or seconds; asked for at its durable calls", "no limit"),
     "determinism": ("what happens when the code does not make its recorded calls", "`DETERMINISM`"),
     "id": ("a `UUID` from `new_job_id()`: the same enqueue repeated finds the first job", "a new one"),
+    "concurrency": ("how many of these jobs run at once over the whole fleet (1 to 1000)", "no limit"),
+    "concurrency_key": (
+        "a `str`, or a function of the arguments: `concurrency` counts the jobs of one key",
+        "one key for the definition",
+    ),
+    "tenant": ("a `str`, or a function of the arguments: tenants take turns in a queue that is to be fair", "nobody"),
     "sequence_key": (
         "a `str`, or a function of the arguments: jobs with one key run one at a time, in the order of their enqueue",
         "no order",

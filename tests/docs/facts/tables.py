@@ -7,13 +7,13 @@ from typing import Any, Final
 from django.db import models as django_models
 
 from django_durable_jobs import models
-from django_durable_jobs.models.indexes import PresentIndex, StatusIndex
+from django_durable_jobs.models.indexes import PresentIndex, StatusIndex, TenantIndex
 from tests.docs.facts.markdown_tables import code, first_line, listed, markdown_table
 
 LATER: Final = "kept for what comes later; empty"
 RESERVED: Final = (
-    *("batch_id", "occurrence_id", "paused_from", "pause_requested_at", "expires_at", "tenant", "unique_key"),
-    *("concurrency_key", "tags"),
+    *("batch_id", "occurrence_id", "paused_from", "pause_requested_at", "expires_at", "unique_key"),
+    "tags",
 )
 COLUMNS: Final[dict[str, dict[str, str]]] = {
     "Job": {
@@ -43,7 +43,9 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "origin_id": "the job that it was forked from",
         "waiting_for": "what a waiting job waits for",
         "cancel_requested_at": "when an order to cancel came",
-        "sequence_key": "jobs of one key run strictly one after the other",
+        "tenant": "for whom it is: tenants take turns in a fair queue",
+        "sequence_key": "the line it is in: a sequence, or (beginning with a space) that of its concurrency key",
+        "concurrency_key": "jobs of one key: so many at once as their definition says",
         "progress": "what the job last said of its progress: current, total, message",
         **dict.fromkeys(RESERVED, LATER),
     },
@@ -117,12 +119,32 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
     },
     "Sequence": {
         "key": "the sequence key",
-        "job_id": "the only job of it that is not lined up",
+        "job_id": "a job of it that is not lined up; in a sequence the only one",
+        "others": "the others that are not lined up, of a line with several places: their ids",
+        "places": "how many places the definition gives it; empty for one",
+        "ordered": "how many an order gives it instead",
+        "ordered_at": "when that was ordered",
+        "ordered_by": "by whom",
+        "reason": "why",
     },
     "Coalescing": {
         "key": "`debounce`, `throttle` or `unique`, the definition, and the key if there is one",
         "job_id": "the job that answers for further enqueues",
         "until": "throttle: until when it answers; else when to look whether it still does",
+    },
+    "Limit": {
+        "key": "`fleet`, or `queue` and its name",
+        "concurrency": "how many jobs may run at once",
+        "rate": "how many may begin in a window",
+        "per": "seconds of the window",
+        "burst": "how many may begin at one moment; empty for the rate",
+        "fair": "whether its tenants take turns",
+        "turn": "the tenant that was served last",
+        "admitted": "what the rate has admitted lately",
+        "admitted_at": "when jobs were last claimed under it",
+        "ordered_at": "when it was ordered",
+        "ordered_by": "by whom",
+        "reason": "why",
     },
     "Queue": {
         "name": "the name, letter for letter",
@@ -132,6 +154,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "pause_reason": "why, in the words of who paused it",
         "paused_by": "who paused it",
         "resume_at": "when workers resume it by themselves",
+        "limited": "whether a limit holds for it",
     },
     "AuditEntry": {
         "id": "number, in the order in which they were ordered",
@@ -161,6 +184,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "pause_reason": "why, in the words of who paused it",
         "paused_by": "who paused it",
         "obeys": "the pauses that it has obeyed, by queue name; an empty name stands for the worker itself",
+        "limited": "whether a limit of the fleet holds for it",
     },
 }
 """What each column means. One that is missing here, or no longer exists, stops the generator."""
@@ -205,6 +229,7 @@ def _kind(field: Any) -> str:
         "BigAutoField": "number",
         "IntegerField": "number",
         "SmallIntegerField": "small number",
+        "FloatField": "number, may be broken",
         "CharField": f"text, {field.max_length}",
         "TextField": "text",
         "DateTimeField": "instant",
@@ -253,5 +278,10 @@ def indexes() -> str:
         [code(index.name), listed(index.fields), f"have {code(index.fields[0])}"]
         for index in models.Job._meta.indexes
         if isinstance(index, PresentIndex)
+    ]
+    rows += [
+        [code(index.name), listed(index.fields), "`pending` and have `tenant`; not on MariaDB and MySQL"]
+        for index in models.Job._meta.indexes
+        if isinstance(index, TenantIndex)
     ]
     return markdown_table(["index", "columns", "holds jobs that are"], rows)
