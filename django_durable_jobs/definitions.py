@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 from .backoff import Backoff
@@ -33,6 +33,9 @@ NAME_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,199}")
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
 
+OnCrash = Literal["retry", "fail"]
+"""What becomes of a job whose worker died with it: it runs again (at least once), or it has failed (at most once)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -48,6 +51,7 @@ class Options:
     run_at: datetime | None = None
     id: UUID | None = None
     timeout: timedelta | None = None
+    on_crash: OnCrash | None = None
     sequence_key: Key | None = None
     chunk: int | None = None
     chunk_timeout: timedelta | None = None
@@ -135,6 +139,15 @@ def _check_determinism(value: object) -> Determinism | None:
     raise OptionError(f"determinism must be one of {names}, not {_shown(value)}.")
 
 
+def _check_on_crash(value: object) -> OnCrash | None:
+    for known in get_args(OnCrash):
+        if value == known:
+            return known  # type: ignore[no-any-return]  # a literal of OnCrash
+    if value is None:
+        return None
+    raise OptionError(f"on_crash must be {' or '.join(map(repr, get_args(OnCrash)))}, not {_shown(value)}.")
+
+
 def check_timeout(value: object, what: str = "timeout") -> timedelta | None:
     """Return a length of time of more than zero, at most ten years, or raise ``OptionError``; ``None`` is no limit."""
     if value is None:
@@ -199,6 +212,7 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "run_at": check_run_at,
     "id": _check_id,
     "timeout": check_timeout,
+    "on_crash": _check_on_crash,
     "sequence_key": key_rule("sequence_key"),
     "chunk": check_chunk,
     "chunk_timeout": check_chunk_timeout,

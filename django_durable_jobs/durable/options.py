@@ -7,6 +7,7 @@ from typing import TypedDict
 from uuid import UUID
 
 from ..backoff import Backoff
+from ..definitions import OnCrash
 from ..determinism import Determinism
 from ..keys import Key
 
@@ -20,6 +21,7 @@ class _Options(TypedDict, total=False):
     call_backoff: Backoff
     delay: timedelta | float
     timeout: timedelta | float
+    on_crash: OnCrash
     sequence_key: Key | None
     debounce: timedelta | float | None
     debounce_key: Key | None

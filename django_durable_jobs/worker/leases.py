@@ -101,6 +101,11 @@ class Leases:
             if lease is not None and lease.context is not None:
                 lease.context.interrupt(why)
 
+    def begun(self) -> set[UUID]:
+        """Return the ids of the held jobs whose code has begun and is not over."""
+        with self._guard:
+            return {lease.job.id for lease in self._held.values() if lease.context is not None and not lease.over}
+
     def not_begun(self) -> set[str]:
         """Return the queues of which a job is held whose code has neither begun nor gone back."""
         with self._guard:

@@ -77,6 +77,10 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "delay": ("how long after the enqueue the job is due, `timedelta` or seconds", "at once"),
     "run_at": ("the moment when it is due, an aware `datetime`", "at once"),
     "timeout": ("how long an attempt may take, `timedelta` or seconds; asked for at its durable calls", "no limit"),
+    "on_crash": (
+        "`retry` (at least once), or `fail` (at most once): what becomes of the job when its worker died with it",
+        "`retry`",
+    ),
     "determinism": ("what happens when the code does not make its recorded calls", "`DETERMINISM`"),
     "id": ("a `UUID` from `new_job_id()`: the same enqueue repeated finds the first job", "a new one"),
     "sequence_key": (
