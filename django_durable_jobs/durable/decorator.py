@@ -49,8 +49,8 @@ def durable_job(
     (attempts after the first), ``backoff``, ``call_retries`` and ``call_backoff`` (of durable calls inside the
     job), ``delay``, ``timeout``, ``on_crash`` ("retry" or "fail": what becomes of a job whose worker died),
     ``determinism`` (what happens when the code does not make its recorded calls), ``sequence_key`` (a str or a function
-    of the arguments: jobs with one key run one at a time, in order), ``debounce`` and ``throttle`` with their keys (one job answers for many enqueues), ``chunk`` and
-    ``chunk_timeout`` (the function is given up to so many jobs at once).
+    of the arguments: jobs with one key run one at a time, in order), ``debounce`` and ``throttle`` with their keys (one
+    job answers for many enqueues), ``chunk`` and ``chunk_timeout`` (the function is given up to so many jobs at once).
 
     ``atomic=True`` (sync functions only) runs the function in a transaction of the jobs' database and stores the
     job's completion in the same commit: its writes happen exactly once. It can make no durable calls.

@@ -24,7 +24,7 @@ from .arrange import MOVABLE, change_priority, move_job
 from .cancel import cancel
 from .database import alias
 from .delete import delete
-from .orders import LONGEST_BY, LONGEST_REASON, check_mode, check_text
+from .orders import LONGEST_BY, LONGEST_REASON, check_flag, check_mode, check_text
 from .pause import pause, resume
 from .queues import pause_queue, resume_queue
 from .retry import retry
@@ -86,6 +86,7 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "reason": _checked_text(LONGEST_REASON),
     "comment": _checked_text(LONGEST_COMMENT),
     "mode": lambda _name, value: check_mode(value),
+    "force": check_flag,
     "resume_at": _instant,
     "queue": _checked_text(LONGEST_NAME),
     "priority": _priority,
@@ -127,8 +128,9 @@ VERBS: Final = (
         "cancel_job",
         _("Cancel"),
         _("Cancel these jobs and all their children? A running one is stopped at its next durable call."),
-        lambda job, by, given: cancel(job, reason=_why("cancelled", by, given)),
-        statuses=OPEN,
+        lambda job, by, given: cancel(job, reason=_why("cancelled", by, given), **_only(given, "force")),
+        ("reason", "force"),
+        OPEN,
     ),
     Verb(
         "job",

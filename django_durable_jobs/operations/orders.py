@@ -35,6 +35,15 @@ def check_text(what: str, text: object, longest: int) -> str:
     return text
 
 
+def check_flag(what: str, value: object) -> bool:
+    """Return a yes or no, also given as a text, or raise ``OptionError``."""
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return value == "true"
+    raise OptionError(f"{what} must be true or false, not {safe_repr(value, 80)}.")
+
+
 def check_mode(mode: object) -> Mode:
     """Return the mode of a pause, or raise ``OptionError``."""
     for known in get_args(Mode):

@@ -158,7 +158,7 @@ def test_a_job_that_must_not_run_twice_fails_with_its_worker() -> None:
 
 
 def test_a_job_that_must_not_run_twice_and_is_to_be_cancelled_is_cancelled() -> None:
-    """Its code does not run again: the next worker only stores that it is cancelled, and undoes what is to be undone."""
+    """Its code does not run again: the next worker undoes what is to be undone, and stores that it is cancelled."""
     job = make_abandoned_job(options='{"on_crash": "fail"}', cancel_requested_at=DatabaseNow())
     assert rescue().returned == [job.id]
     assert present(job).status == "pending"

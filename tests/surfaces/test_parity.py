@@ -14,7 +14,7 @@ from django.core.management.base import CommandError
 from django.db.models import Model
 
 from django_durable_jobs.errors import DurableJobsError
-from django_durable_jobs.management.ordering import word_of
+from django_durable_jobs.management.ordering import FLAGS, word_of
 from django_durable_jobs.models import Approval, AuditEntry, Job, Queue, Worker
 from django_durable_jobs.operations.catalogue import VERBS, Verb, carry_out
 from tests.factories import make_job, make_worker
@@ -27,7 +27,9 @@ PLURAL = {"job": "jobs", "queue": "queues", "worker": "workers", "approval": "ap
 MODELS: dict[str, type[Model]] = {"job": Job, "queue": Queue, "worker": Worker, "approval": Approval}
 PASSING = {"created_at", "paused_at", "decided_at", "requested_at", "cancel_requested_at", "finished_at", "seen_at"}
 """Columns that hold when something was done."""
-SAID = {"reason": "because", "comment": "because", "queue": "other", "priority": "high"}
+SAID = {"reason": "because", "comment": "because", "queue": "other", "priority": "high", "force": "true"}
+READ = {"priority": 50, "force": True}
+"""What is made of some of that."""
 OWN = {"id", "name", "job", "pid", "key", "lease_expires_at", "started_at", "by", "paused_by", "decided_by", "worker"}
 """Columns that tell one row from the next, or who ordered it."""
 
@@ -60,7 +62,8 @@ def by_api(verb: Verb, row: Any, said: dict[str, str]) -> str:
 
 
 def by_command(verb: Verb, row: Any, said: dict[str, str]) -> str:
-    options = [word for name, value in said.items() for word in (f"--{name.replace('_', '-')}", value)]
+    words = [(f"--{name.replace('_', '-')}", *([] if name in FLAGS else [value])) for name, value in said.items()]
+    options = [word for option in words for word in option]
     options += ["--yes"] if verb.name == "delete" else []
     try:
         call_command("jobs", word_of(verb), str(key_of(verb, row)), *options, stdout=io.StringIO())
@@ -132,7 +135,7 @@ def test_every_surface_does_the_same_and_says_the_same(verb: Verb, allowed: bool
         seen[surface] = after, audit_of(surface), re.sub(r"since [\d: -]+ UTC", "since then", words)
     first = seen["python"]
     assert first[1]["outcome"] == ("done" if allowed else "refused")
-    assert first[1]["given"] == {**said, **({"priority": 50} if "priority" in said else {})}
+    assert first[1]["given"] == {name: READ.get(name, value) for name, value in said.items()}
     for surface, found in seen.items():
         assert found == first, surface
 
