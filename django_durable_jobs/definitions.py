@@ -51,6 +51,7 @@ class Options:
     run_at: datetime | None = None
     id: UUID | None = None
     timeout: timedelta | None = None
+    hard_timeout: timedelta | None = None
     on_crash: OnCrash | None = None
     sequence_key: Key | None = None
     chunk: int | None = None
@@ -212,6 +213,7 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "run_at": check_run_at,
     "id": _check_id,
     "timeout": check_timeout,
+    "hard_timeout": _length_rule("hard_timeout"),
     "on_crash": _check_on_crash,
     "sequence_key": key_rule("sequence_key"),
     "chunk": check_chunk,

@@ -47,7 +47,7 @@ def durable_job(
     ``name`` is what is stored with each job, ``module.function`` unless given: give one to be free to move the
     function later. Options: ``queue``, ``priority`` (-100 to 100 or critical, high, normal, low), ``retries``
     (attempts after the first), ``backoff``, ``call_retries`` and ``call_backoff`` (of durable calls inside the
-    job), ``delay``, ``timeout``, ``on_crash`` ("retry" or "fail": what becomes of a job whose worker died),
+    job), ``delay``, ``timeout`` (asks), ``hard_timeout`` (stops), ``on_crash`` ("retry", "fail": when its worker died),
     ``determinism`` (what happens when the code does not make its recorded calls), ``sequence_key`` (a str or a function
     of the arguments: jobs with one key run one at a time, in order), ``debounce`` and ``throttle`` with their keys (one
     job answers for many enqueues), ``chunk`` and ``chunk_timeout`` (the function is given up to so many jobs at once).

@@ -21,6 +21,7 @@ class _Options(TypedDict, total=False):
     call_backoff: Backoff
     delay: timedelta | float
     timeout: timedelta | float
+    hard_timeout: timedelta | float
     on_crash: OnCrash
     sequence_key: Key | None
     debounce: timedelta | float | None

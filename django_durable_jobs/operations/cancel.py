@@ -26,7 +26,7 @@ from ..states import OPEN, Status
 from . import reports
 from .compensations import COMPENSATION, ENDING, kinds
 from .database import dialect, jobs
-from .orders import CANCEL, check_flag, seized, tell
+from .orders import ABORT, CANCEL, check_flag, seized, tell
 from .reports import RUN
 from .sequences import advance_after_commit
 from .transition import move
@@ -134,6 +134,6 @@ def _take_away(held: set[UUID], undone: set[UUID], reason: str) -> None:
     these = jobs().filter(id__in=held)
     leases = [Held(*row) for row in these.values_list("id", "token")]
     these.update(cancel_requested_at=DatabaseNow(), token=F("token") + 1)
-    tell(*(seized(lease) for lease in leases))
+    tell(*(seized(lease, ABORT) for lease in leases))
     move("take_away", these.filter(id__in=undone), attempt=F("attempt") - 1)
     move("abort", these, last_error=reason)

@@ -32,7 +32,15 @@ from .sequences import advance_after_commit, lined_up
 NOTIFY_PAUSE: Final = 0.005
 """Seconds between two notifications of one queue by one process. A commit that notifies takes a lock of the whole
 server; a worker that was woken looks again after 10 ms, so nothing waits for the notification that was left out."""
-STORED_OPTIONS: Final = ("backoff", "call_retries", "call_backoff", "timeout", "determinism", "on_crash")
+STORED_OPTIONS: Final = (
+    "backoff",
+    "call_retries",
+    "call_backoff",
+    "timeout",
+    "hard_timeout",
+    "determinism",
+    "on_crash",
+)
 """Options that the worker needs later; they are stored only where one enqueue differs from the definition.
 
 ``on_crash="fail"`` always is: whoever finds a lost job may not know its definition."""

@@ -20,7 +20,6 @@ from ..durable.frames import fields_of
 from ..errors import Interrupted
 from ..faults import fault
 from ..operations.database import jobs
-from ..operations.enqueue import fails_when_lost
 from ..operations.finish import Ending, finish
 from ..operations.leases import release_unknown
 from ..operations.queues import queue_names
@@ -125,16 +124,12 @@ class Dispatcher:
         return not self._ended and not self._unwritten and not len(self._leases)
 
     def abandon_running(self) -> int:
-        """Hand back the jobs whose code still runs; its later results are refused. Returns their number.
-
-        One that must not run a second time is left to its lease: this process ends with it, as in a crash.
-        """
+        """Hand back the jobs whose code still runs; its later results are refused. Returns their number."""
         held = set(self._leases.held())
         interrupted = self._leases.interrupt(held, Interrupted("The worker stops."))
         self.loop.cancel_all()
-        begun = self._leases.begun()
-        for job in self._leases.jobs():
-            self.ended(job, Lost() if job.id in begun and fails_when_lost(job.options) else Released())
+        for job, outcome in self._leases.given_up():
+            self.ended(job, outcome)
         return interrupted
 
     # The round ----------------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ BEYOND_GRACE: Final = 5.0
 """Seconds beyond the grace time until a child that does not end is killed: more than an orderly end takes."""
 TO_SAY_GOODBYE: Final = 3.0
 """Seconds for freeing what was killed."""
+RECYCLED: Final = 87
+"""Exit code of a supervised worker that stopped since code of a job does not end: it is started again at once."""
 DONE: Final = 86
 """Exit code of a supervised worker that ended by itself, being drained or done: it is not started again."""
 
@@ -92,7 +94,10 @@ class Supervisor:
         # Whatever the code says: a job may have called os._exit(0).
         self._died(slot.child)
         slot.finished = code == DONE
-        if not slot.finished:
+        if code == RECYCLED:
+            logger.warning("Worker %s ended for the sake of its slots; it is started again", slot.name)
+            slot.child, slot.start_at = None, now
+        elif not slot.finished:
             self._again(slot, f"ended with exit code {code}", now)
 
     def _start(self, slot: _Slot, now: float) -> None:

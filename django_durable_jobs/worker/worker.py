@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -24,6 +22,7 @@ from . import sessions
 from .chunks import ChunkExecutor
 from .control import Control, Heard
 from .dispatcher import Dispatcher
+from .ears import Ears
 from .heartbeat import Heartbeat
 from .leases import Leases
 from .listener import Listener
@@ -35,6 +34,8 @@ from .queues import QueueWatch
 from .rescuer import Rescuer
 from .service import Rota, Service, ServiceThread, within
 from .signals_os import Bell
+from .stopper import Stopper
+from .stops import Stops
 from .waker import Waker
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class Worker:
         self._queues: dict[str, int] = {}
         self.drained = False
         """Whether the worker ended by itself, since nothing was left (``drain``) or ``max_jobs`` were done."""
+        self.recycles = False
+        """Whether the worker stopped since code of a job does not end: its process is to be replaced."""
 
     def stop(self) -> None:
         """Ask for a clean stop. Safe in a signal handler."""
@@ -72,6 +75,10 @@ class Worker:
         """Ask for a stop without grace time: running jobs go back to their queues. Safe in a signal handler."""
         self._stopping = self._at_once = True
         self._bell.ring()
+
+    def _recycle(self) -> None:
+        self.recycles = True
+        self.stop()
 
     def run(self) -> None:
         """Work until stopped.
@@ -107,7 +114,7 @@ class Worker:
         # All that are known, before the first look: with ``drain`` a worker would end when the first queue is empty.
         for queue, concurrency in self._queues.items():
             dispatcher.serve(queue, concurrency)
-        threads, quarantine = self._compose(worker_id, leases, dispatcher)
+        threads, quarantine = self._compose(worker_id, leases, dispatcher, executor.stops)
         connections.close_all()  # the main thread only waits
         queues = "every queue" if self._options.queues is None else ", ".join(dispatcher.queues)
         logger.info("Worker %s serves %s", self._options.name, queues, extra=self._fields())
@@ -122,7 +129,7 @@ class Worker:
     # Putting together ---------------------------------------------------------------------------------------
 
     def _compose(
-        self, worker_id: int, leases: Leases, dispatcher: Dispatcher
+        self, worker_id: int, leases: Leases, dispatcher: Dispatcher, stops: Stops
     ) -> tuple[list[ServiceThread], Quarantine | None]:
         options = self._options
         main = ServiceThread(dispatcher, clock=self._clock)
@@ -133,12 +140,17 @@ class Worker:
             worker_id,
             leases,
             dispatcher.held_back,
+            stops,
             changed=dispatcher.look_now,
             listening=lambda: dispatcher.listening,
         )
         watch_over = Rota("heartbeat", [beat, control], clock=self._clock)
         steady = ServiceThread(watch_over, clock=self._clock)
-        threads = [main, steady]
+        stopper = ServiceThread(
+            Stopper(options, stops, leases, dispatcher.ended, self._recycle, clock=self._clock), clock=self._clock
+        )
+        stops.wake = stopper.wake
+        threads = [main, steady, stopper]
         if options.alone:
             return threads, None
         quarantine: Quarantine | None = None
@@ -177,7 +189,9 @@ class Worker:
                 housekeeping.wake()
 
         if dialect().has_notifications and get_settings().notify:
-            ears = Ears(dispatcher, Heard(leases, look), look=look, due_later=due_later, queue_appeared=queue_appeared)
+            ears = Ears(
+                dispatcher, Heard(leases, stops, look), look=look, due_later=due_later, queue_appeared=queue_appeared
+            )
             threads.append(ServiceThread(Listener(ears.heard, ears.listening), clock=self._clock))
         return threads, quarantine
 
@@ -231,7 +245,7 @@ class Worker:
         dispatcher.stop_claiming()
         if self._stopping:
             logger.info("Worker %s stops claiming and waits for its jobs", self._options.name, extra=self._fields())
-        for thread in threads[2:]:
+        for thread in threads[3:]:
             thread.stop()
         if quarantine is not None:
             quarantine.stop()
@@ -264,32 +278,3 @@ class Worker:
 
     def _fields(self) -> dict[str, object]:
         return {"worker": self._options.name}
-
-
-@dataclass(frozen=True, slots=True)
-class Ears:
-    """Whom a notification is for."""
-
-    dispatcher: Dispatcher
-    order: Callable[[str], bool]
-    look: Callable[[], None]
-    due_later: Callable[[float], None]
-    queue_appeared: Callable[[], None]
-
-    def heard(self, payload: str) -> None:
-        """Take a notification: an order, the name of a queue with new jobs, or nothing but that times have changed."""
-        if self.order(payload):
-            return
-        self.dispatcher.look_now()
-        if not payload:
-            # A time to wait for has changed, or listening has only begun.
-            self.due_later(0.0)
-        elif payload not in self.dispatcher.queues:
-            self.queue_appeared()
-
-    def listening(self, works: bool) -> None:  # noqa: FBT001 -- a callback
-        """Take note whether notifications come."""
-        self.dispatcher.listening = works
-        if works:
-            # Orders that were given before.
-            self.look()

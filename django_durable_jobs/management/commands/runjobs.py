@@ -25,7 +25,7 @@ from ...operations.database import dialect
 from ...worker.options import WorkerOptions
 from ...worker.processes import remember_start
 from ...worker.signals_os import leave, on_stop
-from ...worker.supervisor import DONE, Supervisor
+from ...worker.supervisor import DONE, RECYCLED, Supervisor
 from ...worker.worker import WAIT_FOR_DATABASE, Worker
 from ..preflight import (
     log_to_stderr_unless_configured,
@@ -185,8 +185,8 @@ class Command(BaseCommand):
                 restore()  # somebody called the command, and goes on
         if watch is not None and watch.changed:
             sys.exit(CHANGED)
-        if isinstance(runner, Worker) and runner.drained and options.supervised:
-            sys.exit(DONE)
+        if isinstance(runner, Worker) and options.supervised and (runner.drained or runner.recycles):
+            sys.exit(DONE if runner.drained else RECYCLED)
 
     def _run(self, runner: Worker | Supervisor | Reloader) -> None:
         try:

@@ -77,6 +77,10 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "delay": ("how long after the enqueue the job is due, `timedelta` or seconds", "at once"),
     "run_at": ("the moment when it is due, an aware `datetime`", "at once"),
     "timeout": ("how long an attempt may take, `timedelta` or seconds; asked for at its durable calls", "no limit"),
+    "hard_timeout": (
+        "how long an attempt may take until its code is interrupted, then its process replaced; `timedelta` or seconds",
+        "`HARD_TIMEOUT`",
+    ),
     "on_crash": (
         "`retry` (at least once), or `fail` (at most once): what becomes of the job when its worker died with it",
         "`retry`",
