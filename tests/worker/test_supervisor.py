@@ -11,7 +11,7 @@ from django_durable_jobs.models import Attempt, Worker
 from django_durable_jobs.states import Status
 from tests.factories import present
 from tests.reliability.harness import RunJobs, Stopwatch, Workers
-from tests.reliability.process_jobs import die, hold, remember
+from tests.reliability.process_jobs import block, die, hold, remember
 from tests.waiting import eventually
 
 DEFAULTS = {"LEASE": 20, "HEARTBEAT": 5, "RESCUE_INTERVAL": 5, "POLL_INTERVAL": 1, "IDLE_POLL_INTERVAL": 5}
@@ -104,6 +104,29 @@ def test_a_second_signal_to_the_supervisor_ends_all_at_once(workers: Workers) ->
     assert watch.seconds < 8
     assert _gone(*pids)
     assert (present(handle.id).status, present(handle.id).attempt) == (Status.PENDING, 0)
+
+
+def test_a_child_whose_slot_is_lost_is_replaced_and_its_other_jobs_end(workers: Workers) -> None:
+    """X43: in a process of its own, code that nothing reaches is ended with the process; no lease has to run out."""
+    settings = {"RECYCLE_AFTER": 0.2, "LEASE": 20, "HEARTBEAT": 1}
+    supervisor = workers.start(
+        "--processes", "1", "--queue", "default=2", "--grace", "20", ready=False, settings=settings
+    )  # fmt: skip
+    (first,) = _pids(supervisor, 1)
+    gate = workers.gate()
+    beside = hold.enqueue(workers.ledger, "beside", str(gate))
+    workers.noted("begin beside")
+    stuck = block.using(hard_timeout=0.2).enqueue(workers.ledger, "stuck")
+    supervisor.says("The process claims nothing more and is replaced")
+    eventually(lambda: present(stuck.id).status == Status.FAILED)
+    later = remember.enqueue(workers.ledger, "later")
+    gate.touch()
+    assert beside.result(10) == "beside"
+    assert later.result(20) == "later"
+    assert _pids(supervisor, 1) != [first]
+    assert "ended for the sake of its slots; it is started again" in supervisor.output
+    assert str(present(stuck.id).last_error).startswith("TimedOut: ")
+    assert {present(one.id).attempt for one in (beside, stuck, later)} == {1}
 
 
 def test_children_notice_the_death_of_their_supervisor_and_stop_cleanly(workers: Workers) -> None:
