@@ -13,7 +13,9 @@ from typing import Final
 from ..clock import SYSTEM, Clock
 from ..operations.queues import queue_names
 from . import sessions
+from .liveness import Liveness
 from .options import WorkerOptions
+from .probes import Probes
 from .processes import Child
 from .quarantine import Quarantine
 from .rescuer import Rescuer
@@ -39,9 +41,18 @@ DONE: Final = 86
 class Supervisor:
     """Keeps ``count`` children running until it is stopped, or until each has ended by itself in order."""
 
-    def __init__(self, options: WorkerOptions, count: int, arguments: Sequence[str], *, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        count: int,
+        arguments: Sequence[str],
+        *,
+        probes: Probes | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
         """Take the arguments that every child gets; child i is called after this process, with ``-i``."""
         self._options = options
+        self._probes = probes or Probes()
         self._arguments = ["--supervised", *arguments]
         self._clock = clock
         self._stopping = False
@@ -68,13 +79,21 @@ class Supervisor:
         sessions.install()
         logger.info("Supervisor %s starts %d workers", self._options.name, len(self._slots))
         self._chores.start()
+        liveness, ready = Liveness([self._chores], self._options.lease, clock=self._clock), False
         try:
             while not self._stopping and not all(slot.finished for slot in self._slots):
                 for slot in self._slots:
                     self._look_after(slot)
+                if not ready:
+                    ready = True
+                    self._probes.ready()
+                if liveness.look():
+                    self._probes.alive()
                 self._bell.wait(WATCH)
         finally:
+            self._probes.stopping()
             self._shut_down()
+            self._probes.ended()
         logger.info("Supervisor %s has stopped", self._options.name)
 
     def _queues(self) -> list[str]:
@@ -137,6 +156,7 @@ class Supervisor:
                 self._quarantine.stop_at_once()
                 for child in children:
                     child.terminate_at_once()
+            self._probes.alive()
             self._bell.wait(WATCH)
         for child in children:
             if child.exit_code is None:

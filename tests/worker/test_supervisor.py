@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections import Counter
 
 import psutil
@@ -72,6 +73,27 @@ def test_a_supervisor_stops_its_children_in_order(workers: Workers) -> None:
         assert (job.status, job.attempt, job.rescues) == (Status.PENDING, 0, 0)
     assert Worker.objects.filter(stopped_at=None).count() == 0
     assert "Traceback" not in supervisor.output
+
+
+def test_a_supervisor_speaks_for_its_children_to_probes(workers: Workers) -> None:
+    """One READY for all of them, signs of life while they work, and none left at the end."""
+    health, name = workers.folder / "health", str(workers.folder / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.settimeout(30)
+        systemd.bind(name)
+        environment = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "300000"}
+        arguments = ("--processes", "2", "--queue", "default=1", "--health-file", str(health))
+        supervisor = workers.start(*arguments, ready=False, environment=environment)
+        assert systemd.recv(100) == b"READY=1"
+        _pids(supervisor)
+        assert health.exists()
+        supervisor.send(signal.SIGTERM)
+        told: list[bytes] = []
+        while b"STOPPING=1" not in told:
+            told.append(systemd.recv(100))
+        assert supervisor.ended(20) == 0
+        assert set(told) == {b"WATCHDOG=1", b"STOPPING=1"}
+    assert not health.exists()
 
 
 def test_a_signal_to_the_whole_group_leaves_the_grace_time_to_the_children(workers: Workers) -> None:
