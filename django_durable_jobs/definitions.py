@@ -13,12 +13,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 from uuid import UUID
 
 from .backoff import Backoff
 from .chunks import check_chunk, check_chunk_function, check_chunk_timeout, function_of_one, types_of_one
 from .combinations import refuse_combinations
+from .crashes import OnCrash, check_on_crash
 from .determinism import Determinism
 from .errors import DefinitionError, OptionError, _as_delay
 from .ids import is_job_id
@@ -32,9 +33,6 @@ QUEUE_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,199}")
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
-
-OnCrash = Literal["retry", "fail"]
-"""What becomes of a job whose worker died with it: it runs again (at least once), or it has failed (at most once)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +138,6 @@ def _check_determinism(value: object) -> Determinism | None:
     raise OptionError(f"determinism must be one of {names}, not {_shown(value)}.")
 
 
-def _check_on_crash(value: object) -> OnCrash | None:
-    for known in get_args(OnCrash):
-        if value == known:
-            return known  # type: ignore[no-any-return]  # a literal of OnCrash
-    if value is None:
-        return None
-    raise OptionError(f"on_crash must be {' or '.join(map(repr, get_args(OnCrash)))}, not {_shown(value)}.")
-
-
 def check_timeout(value: object, what: str = "timeout") -> timedelta | None:
     """Return a length of time of more than zero, at most ten years, or raise ``OptionError``; ``None`` is no limit."""
     if value is None:
@@ -214,7 +203,7 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "id": _check_id,
     "timeout": check_timeout,
     "hard_timeout": _length_rule("hard_timeout"),
-    "on_crash": _check_on_crash,
+    "on_crash": check_on_crash,
     "sequence_key": key_rule("sequence_key"),
     "chunk": check_chunk,
     "chunk_timeout": check_chunk_timeout,

@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import threading
-import time
 from typing import Protocol
 
+from ..clock import give_way
 from ..errors import Interrupted
 
 _raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
@@ -93,9 +93,9 @@ class ThreadDoor:
             self._rights.pop()
         except IndexError:
             while not (self.closed or self._sent):
-                time.sleep(0)
+                give_way()
             for _instruction in range(3):
-                time.sleep(0)  # what was sent is raised at one of these, unless it was before
+                give_way()  # what was sent is raised at one of these, unless it was before
 
 
 class TaskDoor:

@@ -7,7 +7,7 @@ from typing import TypedDict
 from uuid import UUID
 
 from ..backoff import Backoff
-from ..definitions import OnCrash
+from ..crashes import OnCrash
 from ..determinism import Determinism
 from ..keys import Key
 
