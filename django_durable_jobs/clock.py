@@ -37,3 +37,8 @@ class SystemClock:
 
 
 SYSTEM = SystemClock()
+
+
+def give_way() -> None:
+    """Let another thread run first, if one can."""
+    time.sleep(0)

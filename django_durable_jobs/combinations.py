@@ -29,7 +29,7 @@ _EXCLUDE: Final = (
     ("throttle", "unique_key", "each says which job an enqueue is answered with."),
     ("throttle", "id", "the enqueue may be answered with a job that is there already."),
 )
-_CONCERNED: Final = frozenset({*_NEEDS, *(name for name, _other, _why in _EXCLUDE)})
+_CONCERNED: Final = frozenset({"hard_timeout", *_NEEDS, *(name for name, _other, _why in _EXCLUDE)})
 """Each rule names one of these."""
 
 
@@ -46,5 +46,9 @@ def refuse_combinations(options: Any) -> None:
     for name, other, why in _EXCLUDE:
         if name in given and other in given:
             raise OptionError(f"{name} and {other} exclude each other: {why}")
+    if {"timeout", "hard_timeout"} <= given and options.hard_timeout < options.timeout:
+        raise OptionError(
+            f"hard_timeout ({options.hard_timeout}) must not be shorter than timeout ({options.timeout})."
+        )
     if "debounce_max" in given and options.debounce_max < options.debounce:
         raise OptionError(f"debounce_max ({options.debounce_max}) must not be shorter than debounce.")

@@ -83,6 +83,21 @@ class Settings:
     grace: timedelta = field(
         default=_seconds(30), metadata={"help": "Time for running jobs after SIGTERM.", "range": (0, 86_400)}
     )
+    hard_timeout: timedelta | None = field(
+        default=None,
+        metadata={
+            "help": "How long an attempt may take before its code is stopped, where neither job nor definition says.",
+            "range": (0.001, 10 * 366 * 86_400),
+        },
+    )
+    recycle_after: timedelta = field(
+        default=_seconds(5),
+        metadata={
+            "help": "How long code may go on after it was interrupted (hard timeout, cancel with force); then its "
+            "process is replaced.",
+            "range": (0, 3600),
+        },
+    )
     notify: bool = field(
         default=True, metadata={"help": "Use LISTEN/NOTIFY where the database has it; a hint, never needed."}
     )
@@ -195,8 +210,13 @@ def _problem(key: str, value: object) -> str | None:  # noqa: PLR0911 -- one ans
         return f"must be a text that matches {pattern}, not {_shown(value)}."
     if isinstance(default, Backoff):
         return None if isinstance(value, Backoff) else f"must be a Backoff, not {_shown(value)}."
-    low, high = entry.metadata["range"]
-    if isinstance(default, timedelta):
+    if default is None and value is None:
+        return None
+    return _not_in_range(value, *entry.metadata["range"], is_time=isinstance(default, timedelta | None))
+
+
+def _not_in_range(value: object, low: float, high: float, *, is_time: bool) -> str | None:
+    if is_time:
         if isinstance(value, timedelta):
             value = value.total_seconds()
         if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
@@ -213,7 +233,7 @@ def _shown(value: object) -> str:
 
 
 def _coerced(default: object, value: Any) -> Any:
-    if isinstance(default, timedelta) and not isinstance(value, timedelta):
+    if isinstance(default, timedelta | None) and isinstance(value, int | float):
         return timedelta(seconds=value)
     if isinstance(default, Determinism):
         return Determinism(value)

@@ -41,6 +41,7 @@
     Interrupted
     ├── JobCancelled
     ├── JobPaused
+    ├── HardTimedOut
     └── LeaseLost
     Parking                                (the job's code ends here; the job waits)
 
@@ -245,6 +246,10 @@ class JobPaused(Interrupted):
 
 class JobCancelled(Interrupted):
     """An order came to cancel this job; it ends where its code notices."""
+
+
+class HardTimedOut(Interrupted):
+    """The hard time limit of this attempt is over: its code ends here, or its process does."""
 
 
 class LeaseLost(Interrupted):

@@ -116,6 +116,7 @@ TRANSITIONS: Final[dict[str, Transition]] = dict(
         _row("wake", {Status.WAITING}, Status.PENDING, Actor.SYSTEM),
         _row("stop", _RUNNING, Status.CANCELLED, Actor.OWNER),
         _row("cancel", set(OPEN - _RUNNING), Status.CANCELLED, Actor.OPERATOR),
+        _row("abort", _RUNNING, Status.CANCELLED, Actor.OPERATOR),
         _row("recall", set(OPEN - {Status.RUNNING, Status.PENDING}), Status.PENDING, Actor.OPERATOR),
         _row(
             "retry",
@@ -133,10 +134,10 @@ TRANSITIONS: Final[dict[str, Transition]] = dict(
 )
 """Every verb of the system. ``rescue`` and ``give_up`` act on a lease that is over: the first returns the
 job to its queue, the second ends a job whose attempts are used up. ``stop`` is how the holder obeys an order to
-cancel; ``recall`` brings a job whose compensations must run first to a worker; ``line_up`` is
-``retry`` for a job of a line, whose turn must come again; ``line_up_due`` is ``promote`` for one that gave its place
-away until then. ``seize`` and ``take_away`` end the lease of a worker
-that is not asked; ``resume_...`` leads a job back to the status that it was paused in."""
+cancel; ``recall`` brings a job whose compensations must run first to a worker; ``line_up`` is ``retry`` for a job of
+a line, whose turn must come again; ``line_up_due`` is ``promote`` for one that gave its place away until then.
+``seize``, ``take_away`` and ``abort`` end the lease of a worker that is not asked; ``resume_...`` leads a job back to
+the status that it was paused in."""
 
 
 def may_move(verb: str, status: Status | str) -> bool:

@@ -53,7 +53,9 @@ def settings_page() -> str:
 
 
 def _section(entry: Field[Any]) -> str:
-    allowed = KIND[type(entry.default)]
+    allowed = KIND[timedelta if entry.default is None else type(entry.default)] + (
+        ", or `None`" if entry.default is None else ""
+    )
     if "range" in entry.metadata:
         low, high = entry.metadata["range"]
         allowed += f", {low:,} to {high:,}"
@@ -76,7 +78,7 @@ def written(value: object) -> str:
     match value:
         case Determinism():
             return f"`{value.value!r}`"
-        case bool() | str():
+        case None | bool() | str():
             return f"`{value!r}`"
         case int() if value >= 1024 and value % 1024 == 0:
             return f"`{value}` ({_binary(value)})"

@@ -50,6 +50,7 @@ FIELDS: Final = {
     "reason": Field("reason", _("Reason"), "text"),
     "comment": Field("comment", _("Comment"), "text"),
     "mode": Field("mode", _("What runs"), "mode"),
+    "force": Field("force", _("Take running ones from their workers at once"), "flag"),
     "queue": Field("queue", _("Queue"), "text"),
     "priority": Field("priority", _("Priority (-100 to 100, or its name)"), "text"),
     "concurrency": Field("concurrency", _("At most so many at once"), "text"),

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from django.db import DatabaseError
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -21,6 +26,17 @@ class Sessions:
     def end_session(self, connection: BaseDatabaseWrapper) -> None:
         """Close the connection so that no other use of it finds what its session was left with."""
         connection.close()
+
+    def cut(self, connection: BaseDatabaseWrapper) -> None:
+        """Break a connection that another thread waits on: its statement ends with an error that says so.
+
+        The server is not asked, and may go on with the statement until it finds that nobody listens.
+        """
+        raw = connection.connection
+        with suppress(OSError, AttributeError, ValueError, DatabaseError):
+            number = raw.fileno() if hasattr(raw, "fileno") else raw._sock.fileno()  # noqa: SLF001 -- PyMySQL's
+            with socket.socket(fileno=os.dup(number)) as line:
+                line.shutdown(socket.SHUT_RDWR)
 
     def take_pool(self) -> object | None:
         """Take away the pool that this process shares among its threads, without closing it; ``None`` without one."""

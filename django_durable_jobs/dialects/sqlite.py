@@ -65,6 +65,11 @@ class SQLite(Dialect):
         except sqlite3.ProgrammingError:
             return False  # closed beneath Django
 
+    def cut(self, connection: BaseDatabaseWrapper) -> None:
+        """End the statement: there is no server, and so nothing else to wait for but another writer."""
+        if connection.connection is not None:
+            connection.connection.interrupt()
+
     def reset_session(self, connection: BaseDatabaseWrapper) -> None:
         """Raise if the connection was closed beneath Django; pragmas that a job sets stay set."""
         _ = connection.connection.in_transaction

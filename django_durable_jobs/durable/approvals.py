@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any, Final, cast
 
 from ..conf import get_settings
-from ..definitions import check_timeout
 from ..errors import OptionError
 from ..operations.approvals import decision_at, expire, request
 from ..operations.wake import APPROVAL, wait_at
+from ..options import check_timeout
 from ..rendering import safe_repr
 from ..serialization import encode
 from .points import Point, elsewhere, here

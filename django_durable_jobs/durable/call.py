@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from .. import ids
-from ..definitions import Options
+from ..options import Options
 from .frames import current_frame, frame_of_async, frame_of_sync
 from .running import Call, run_async, run_sync
 

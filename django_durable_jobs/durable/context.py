@@ -6,20 +6,21 @@ import asyncio
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from uuid import UUID
 
 from ..clock import SYSTEM, Clock
 from ..conf import get_settings
 from ..determinism import Determinism
-from ..errors import Interrupted, JobCancelled, LeaseLost, NotInJob, Parking
+from ..errors import HardTimedOut, Interrupted, JobCancelled, LeaseLost, NotInJob, Parking
 from ..ids import idempotency_key
 from ..operations.database import dialect
 from .replay import History
 
 if TYPE_CHECKING:
-    from ..definitions import Options
     from ..dialects.rows import Claimed
+    from ..options import Options
+    from .doors import Door
     from .recorder import Recorder
     from .threads import Helpers
 
@@ -37,6 +38,14 @@ def is_parking(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(lambda one: not isinstance(one, Parking | BaseExceptionGroup)) is None
     return isinstance(error, Parking)
+
+
+WEIGHTS: Final = (HardTimedOut, JobCancelled, LeaseLost)
+"""Why code is stopped for good; a later one counts more. All else lets the job go on somewhere."""
+
+
+def _weight(why: Interrupted) -> int:
+    return WEIGHTS.index(type(why)) + 1 if type(why) in WEIGHTS else 0
 
 
 class ProgressWritten(NamedTuple):
@@ -62,6 +71,7 @@ class JobContext:
         "_wakers",
         "_why",
         "deaf",
+        "door",
         "options",
         "parkings",
         "progress_written",
@@ -98,7 +108,9 @@ class JobContext:
         self.parkings: list[Parked] = []
         self.progress_written: ProgressWritten | None = None
         self.deaf = False
-        """Whether orders to cancel are not heeded any more: the job's compensations run."""
+        """Whether orders to cancel, and the end of its time, are not heeded any more: the job's compensations run."""
+        self.door: Door | None = None
+        """Through which this job's code can be interrupted, while it runs by itself."""
 
     rehearses: ClassVar[bool] = False
     """Whether this is no attempt of a job, but a recorded history that is checked: nothing is read or stored."""
@@ -202,10 +214,10 @@ class JobContext:
 
     def interrupt(self, why: Interrupted) -> None:
         """Ask the job's code to stop at its next durable call; called from another thread."""
-        if self.deaf and isinstance(why, JobCancelled):
+        if self.deaf and isinstance(why, JobCancelled | HardTimedOut):
             return
         # A lease that is lost stays lost, and a job that is to be cancelled does not go back to its queue.
-        if not self.lost and not (isinstance(self._why, JobCancelled) and not isinstance(why, LeaseLost)):
+        if self._why is None or _weight(why) >= _weight(self._why):
             self._why = why
         if self._stop is not None:
             self._stop.set()

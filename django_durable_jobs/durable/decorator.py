@@ -47,12 +47,12 @@ def durable_job(
     ``name`` is what is stored with each job, ``module.function`` unless given: give one to be free to move the
     function later. Options: ``queue``, ``priority`` (-100 to 100 or critical, high, normal, low), ``retries``
     (attempts after the first), ``backoff``, ``call_retries`` and ``call_backoff`` (of durable calls inside the
-    job), ``delay``, ``timeout``, ``determinism`` (what happens when the code does not make its recorded calls),
-    ``sequence_key`` (a str or a function of the arguments: jobs with one key run one at a time, in order),
-    ``concurrency`` (so many of these jobs run at once over the whole fleet, or so many with one ``concurrency_key``),
-    ``tenant`` (for whom it is: tenants take turns in a queue that is to be fair),
-    ``debounce`` and ``throttle`` with their keys (one job answers for many enqueues), ``chunk`` and
-    ``chunk_timeout`` (the function is given up to so many jobs at once).
+    job), ``delay``, ``timeout`` (asks), ``hard_timeout`` (stops), ``on_crash`` ("retry", "fail": when its worker died),
+    ``determinism`` (what happens when the code does not make its recorded calls), ``sequence_key`` (a str or a function
+    of the arguments: jobs with one key run one at a time, in order), ``concurrency`` (so many of these jobs run at once
+    over the whole fleet, or so many with one ``concurrency_key``), ``tenant`` (for whom it is: tenants take turns in a
+    queue that is to be fair), ``unique_key`` (one live job), ``debounce`` and ``throttle`` with their keys (one job
+    answers for many enqueues), ``chunk`` and ``chunk_timeout`` (the function is given up to so many jobs at once).
 
     ``atomic=True`` (sync functions only) runs the function in a transaction of the jobs' database and stores the
     job's completion in the same commit: its writes happen exactly once. It can make no durable calls.

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, cast
 from django.db.models import Q
 
 from ..conf import get_settings
-from ..definitions import check_timeout
 from ..errors import ArgumentError, ChildFailed, OptionError, TimedOut
 from ..operations import children
 from ..operations.database import dialect
 from ..operations.enqueue import Request
 from ..operations.wake import FIRST_FAILURE, any_open
+from ..options import check_timeout
 from ..rendering import safe_str
 from ..serialization import encode
 from ..states import Status

@@ -18,10 +18,10 @@ from .order import is_in
 from .replay import received
 
 if TYPE_CHECKING:
-    from ..definitions import Options
     from ..dialects.rows import Claimed
     from ..models import Job
     from ..operations.rescue import GivenUp
+    from ..options import Options
 
 
 class Frame:

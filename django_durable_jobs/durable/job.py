@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 from asgiref.sync import sync_to_async
 
 from .. import registry
-from ..definitions import OF_THE_FUNCTION, Definition, Options
+from ..definitions import Definition
 from ..errors import ArgumentError, DefinitionError
 from ..operations.coalesce import enqueue_once
 from ..operations.enqueue import Request
 from ..operations.enqueue import enqueue as store
 from ..operations.unique import enqueue_unique
+from ..options import OF_THE_FUNCTION, Options
 from .handle import JobHandle
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, cast
 
-from ..definitions import check_timeout
 from ..operations.database import dialect
 from ..operations.events import Channel, channel_of, end_wait, expect, take_event
 from ..operations.messages import check_name, take_message
 from ..operations.wake import EVENT, MESSAGE, wait_at
+from ..options import check_timeout
 from .points import Point, elsewhere, here
 from .waits import Timeout, wait
 

@@ -7,6 +7,7 @@ from typing import Literal, TypedDict
 from uuid import UUID
 
 from ..backoff import Backoff
+from ..crashes import OnCrash
 from ..determinism import Determinism
 from ..keys import Key
 
@@ -20,6 +21,8 @@ class _Options(TypedDict, total=False):
     call_backoff: Backoff
     delay: timedelta | float
     timeout: timedelta | float
+    hard_timeout: timedelta | float
+    on_crash: OnCrash
     sequence_key: Key | None
     concurrency_key: Key | None
     tenant: Key | None

@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from ..conf import get_settings
-from ..definitions import check_timeout
 from ..errors import JobCancelled, OpenTransaction, Parking, TimedOut, TooDeep
 from ..faults import fault
 from ..operations.checkpoints import BEGINNING, BEGUN, Stored, fixed_by
@@ -23,6 +22,7 @@ from ..operations.connections import opened, transaction_open
 from ..operations.database import dialect
 from ..operations.generations import leave
 from ..operations.steps import once
+from ..options import check_timeout
 from ..serialization import decode, decode_error, encode, encode_error
 from .context import JobContext, Parked
 from .frames import Frame, fields_of, frame_of_async, frame_of_sync, on_loop

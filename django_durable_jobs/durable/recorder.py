@@ -20,6 +20,7 @@ from ..dialects.rows import NewCheckpoint, Saved
 from ..errors import Interrupted
 from ..faults import fault
 from ..operations.steps import cancelled, not_held, paused
+from .doors import Shut
 
 Rows = Sequence[NewCheckpoint]
 Result = TypeVar("Result")
@@ -81,7 +82,8 @@ class Recorder:
         commit failed; then nothing of it is stored.
         """
         fault("before-checkpoint")
-        (error,) = self.record_each([rows])
+        with Shut():
+            (error,) = self.record_each([rows])
         if error is not None:
             raise error
         fault("after-checkpoint")
@@ -110,7 +112,7 @@ class Recorder:
         It is done again when an answer was lost: it must begin by looking whether it has happened.
         """
         fault("before-step")
-        with self._writing:
+        with Shut(), self._writing:
             result = self._save.transact(work)
         fault("after-step")
         return result

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 from asgiref.sync import async_to_sync
 from django.db import connections
 
-from ..definitions import LATEST, Definition, Options
+from ..definitions import Definition
 from ..determinism import Determinism
 from ..errors import Parking, SerializationError
 from ..operations.checkpoints import Stored
 from ..operations.generations import beginning_of, place_of
+from ..options import LATEST, Options
 from ..serialization import decode_error
 from .context import JobContext, Parked
 from .frames import Frame, frames, on_loop

@@ -17,7 +17,6 @@ from asgiref.sync import async_to_sync
 from django.db import DatabaseError
 
 from ..conf import get_settings
-from ..definitions import Options
 from ..errors import (
     BrokenTransaction,
     JobCancelled,
@@ -32,6 +31,7 @@ from ..errors import (
     TooDeep,
 )
 from ..operations.connections import opened
+from ..options import Options
 from ..rendering import safe_str
 from .frames import Frame, frames
 from .points import Point, ended, refuse_open_transaction

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 from django.db import DatabaseError
 
 from ..conf import get_settings
-from ..definitions import Options, check_label, return_annotation
+from ..definitions import return_annotation
 from ..errors import DefinitionError, NotInJob
 from ..operations.database import dialect
 from ..operations.one_commit import one_commit
 from ..operations.steps import once
+from ..options import Options, check_label
 from ..serialization import Codec
 from .call import call_options
 from .frames import Frame, calling_frame, frames, on_loop

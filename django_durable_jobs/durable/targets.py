@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from .. import registry
-from ..definitions import Definition, Options, return_annotation
+from ..definitions import Definition, return_annotation
 from ..errors import DefinitionError
 from ..operations.checkpoints import LONGEST_NAME
+from ..options import Options
 from ..serialization import Codec
 from .job import DurableJob
 

@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import cast
 
-from ..definitions import check_run_at
 from ..errors import OptionError, _as_delay
 from ..operations.wake import TIME
+from ..options import check_run_at
 from .context import JobContext
 from .points import Point, elsewhere, here, stored_form
 

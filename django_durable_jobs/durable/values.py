@@ -10,8 +10,8 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
-from ..definitions import check_label
 from ..operations.values import load_value, save_value
+from ..options import check_label
 from ..serialization import decode
 from .beside import beside, beside_async
 from .frames import Frame

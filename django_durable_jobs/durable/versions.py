@@ -10,11 +10,11 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Final, cast
 
-from ..definitions import check_label
 from ..errors import NonDeterminism, OptionError
 from ..operations.checkpoints import Stored
 from ..operations.generations import VERSION
 from ..operations.steps import once
+from ..options import check_label
 from ..serialization import decode
 from .beside import beside, beside_async
 from .frames import Frame

@@ -29,6 +29,7 @@ OPTIONS: Final = {
     "reason": "Why; kept in the audit.",
     "comment": "What the job is told besides.",
     "mode": "What becomes of running jobs: graceful (default) or aggressive.",
+    "force": "Take it from its worker at once, without waiting for its code.",
     "queue": "The queue to put it into.",
     "priority": "-100 to 100 (higher first), or critical, high, normal, low.",
     "concurrency": "How many jobs may run at once over the whole fleet.",
@@ -38,6 +39,8 @@ OPTIONS: Final = {
     "fair": "Whether its tenants take turns (yes or no).",
     "resume_at": "When workers resume it, e.g. 2030-01-31T09:00:00+00:00.",
 }
+FLAGS: Final = frozenset({"force"})
+"""Options that are said without a value."""
 KEYS: Final = {"job": "JOB_ID", "queue": "QUEUE", "worker": "WORKER_ID", "approval": "NUMBER"}
 
 Write = Callable[[str], object]
@@ -56,7 +59,8 @@ def declare(add: Callable[[str, Callable[..., None], str], argparse.ArgumentPars
         parser = add(word_of(verb), lambda given, verb=verb: _order(verb, given, write), text)
         parser.add_argument("key", metavar=KEYS[verb.target])
         for name in verb.takes:
-            parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=OPTIONS[name])
+            kind: dict[str, Any] = {"action": "store_const", "const": True} if name in FLAGS else {}
+            parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=OPTIONS[name], **kind)
         if verb.name == "delete":
             parser.add_argument("--yes", action="store_true", help="Do not ask back.")
         _add_output(parser)

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from asgiref.sync import sync_to_async
 
-from ..definitions import check_priority
 from ..errors import JobNotFound, TransitionRefused
 from ..ids import Identified, id_of
+from ..options import check_priority
 from ..states import OPEN, Status
 from .database import dialect, jobs
 from .orders import tell

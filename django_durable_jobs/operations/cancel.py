@@ -3,6 +3,9 @@
 A running job's row gets ``cancel_requested_at``. Its holder sees that at the next durable call, at its progress and
 at the heartbeat, at once where the database notifies; then the code is stopped, what it has registered with
 ``compensate`` runs, and the job is cancelled. If the job completes first, it is completed.
+
+With ``force`` the holder is not waited for: its token is out of date when this returns, so nothing that the code still
+writes counts. What is to be undone is handed to another worker.
 """
 
 from __future__ import annotations
@@ -13,15 +16,17 @@ from typing import Final
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
+from django.db.models import F
 
 from ..dialects.now import DatabaseNow
+from ..dialects.rows import Held
 from ..errors import JobNotFound, TransitionRefused
 from ..ids import Identified, id_of
 from ..states import OPEN, Status
 from . import reports
 from .compensations import COMPENSATION, ENDING, kinds
 from .database import dialect, jobs
-from .orders import CANCEL, tell
+from .orders import ABORT, CANCEL, check_flag, seized, tell
 from .reports import RUN
 from .sequences import advance_after_commit
 from .transition import move
@@ -38,15 +43,18 @@ class Cancelled:
     requested: list[UUID]
 
 
-def cancel(job: Identified | UUID | str, *, reason: str = "cancelled by an order") -> Cancelled:
+def cancel(job: Identified | UUID | str, *, reason: str = "cancelled by an order", force: bool = False) -> Cancelled:
     """Cancel a job and every job below it (``gather``), and return what was done.
 
     A job that runs, or has compensations to run, is cancelled a little later, unless it completes before; one whose
-    compensations run already ends as it began to. Raises ``JobNotFound``, or ``TransitionRefused`` for a job that
-    has ended.
+    compensations run already ends as it began to. ``force`` takes a running job from its worker at once: it is
+    cancelled when this returns (or about to be, with compensations to run elsewhere), and never completed. Its code is
+    interrupted; what does not end then costs its process, see ``docs/how-to/stopping.md``.
+
+    Raises ``JobNotFound``, ``TransitionRefused`` for a job that has ended, and ``OptionError``.
     """
     job_id = id_of(job)
-    result = cancel_all([job_id], reason=reason)
+    result = cancel_all([job_id], reason=reason, force=check_flag("force", force))
     if job_id not in (*result.cancelled, *result.requested):
         status = jobs().filter(id=job_id).values_list("status", flat=True).first()
         if status is None:
@@ -55,25 +63,27 @@ def cancel(job: Identified | UUID | str, *, reason: str = "cancelled by an order
     return result
 
 
-async def acancel(job: Identified | UUID | str, *, reason: str = "cancelled by an order") -> Cancelled:
+async def acancel(
+    job: Identified | UUID | str, *, reason: str = "cancelled by an order", force: bool = False
+) -> Cancelled:
     """Do what ``cancel`` does without blocking the event loop."""
-    return await sync_to_async(cancel)(job, reason=reason)
+    return await sync_to_async(cancel)(job, reason=reason, force=force)
 
 
-def cancel_all(ids: Iterable[UUID], *, reason: str) -> Cancelled:
+def cancel_all(ids: Iterable[UUID], *, reason: str, force: bool = False) -> Cancelled:
     """Cancel open jobs and every job below them, in short transactions; those that have ended are left alone."""
     result, level = Cancelled([], []), list(ids)
     while level:
         batches = [level[start : start + BATCH] for start in range(0, len(level), BATCH)]
         for batch in batches:
-            _cancel_batch(batch, reason, result)
+            _cancel_batch(batch, reason, result, force=force)
         # Children of jobs that were cancelled before are looked at too: an order that was interrupted is finished.
         below = (jobs().filter(parent_id__in=batch).in_status(*OPEN).values_list("id", flat=True) for batch in batches)
         level = [child for children in below for child in children]
     return result
 
 
-def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
+def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled, *, force: bool) -> None:
     def work() -> tuple[list[UUID], list[UUID], set[tuple[UUID, str | None]], set[str]]:
         rows = list(
             jobs()
@@ -88,8 +98,11 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
         ending = [row[0] for row in rows if ENDING in undoing.get(row[0], ())]
         rows = [row for row in rows if row[0] not in ending]
         undone = {row[0] for row in rows if COMPENSATION in undoing.get(row[0], ())}
-        running = [row[0] for row in rows if row[1] == Status.RUNNING or row[0] in undone]
+        held = {row[0] for row in rows if row[1] == Status.RUNNING}
+        running = [row[0] for row in rows if row[0] in undone or (row[0] in held and not force)]
         at_once = [row[0] for row in rows if row[0] not in set(running)]
+        if force and held:
+            _take_away(held, undone, reason)
         these = jobs().filter(id__in=running)
         these.update(cancel_requested_at=DatabaseNow())
         if undone:
@@ -114,3 +127,13 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled) -> None:
     if parents:
         wake_waiting(parents)
     advance_after_commit(sequences)
+
+
+def _take_away(held: set[UUID], undone: set[UUID], reason: str) -> None:
+    """Take running jobs from their workers: those that must be undone go to another one, the others are cancelled."""
+    these = jobs().filter(id__in=held)
+    leases = [Held(*row) for row in these.values_list("id", "token")]
+    these.update(cancel_requested_at=DatabaseNow(), token=F("token") + 1)
+    tell(*(seized(lease, ABORT) for lease in leases))
+    move("take_away", these.filter(id__in=undone), attempt=F("attempt") - 1)
+    move("abort", these, last_error=reason)

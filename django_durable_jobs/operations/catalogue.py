@@ -14,10 +14,10 @@ from typing import Any, Final, Literal
 
 from django.utils.translation import gettext_lazy as _
 
-from ..definitions import check_priority
 from ..errors import DurableJobsError, OptionError
 from ..ids import parse_id
 from ..models import AuditEntry, Queue, Worker
+from ..options import check_priority
 from ..rendering import safe_repr, safe_str
 from ..states import OPEN, PAUSABLE, TRANSITIONS, Status
 from .approvals import LONGEST_COMMENT, approve, reject
@@ -26,7 +26,7 @@ from .cancel import cancel
 from .database import alias
 from .delete import delete
 from .limits import limit_queue, unlimit_queue
-from .orders import LONGEST_BY, LONGEST_REASON, check_mode, check_text
+from .orders import LONGEST_BY, LONGEST_REASON, check_flag, check_mode, check_text
 from .pause import pause, resume
 from .queues import pause_queue, resume_queue
 from .retry import retry
@@ -96,6 +96,7 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "reason": _checked_text(LONGEST_REASON),
     "comment": _checked_text(LONGEST_COMMENT),
     "mode": lambda _name, value: check_mode(value),
+    "force": check_flag,
     "resume_at": _instant,
     "queue": _checked_text(LONGEST_NAME),
     "priority": _priority,
@@ -142,8 +143,9 @@ VERBS: Final = (
         "cancel_job",
         _("Cancel"),
         _("Cancel these jobs and all their children? A running one is stopped at its next durable call."),
-        lambda job, by, given: cancel(job, reason=_why("cancelled", by, given)),
-        statuses=OPEN,
+        lambda job, by, given: cancel(job, reason=_why("cancelled", by, given), **_only(given, "force")),
+        ("reason", "force"),
+        OPEN,
     ),
     Verb(
         "job",

@@ -93,3 +93,10 @@ def orders_for(worker_id: int) -> HeldOrders:
         elif pausing is not None:
             result.pausing.append(job_id)
     return result
+
+
+def taken_for_good(leases: Collection[Held]) -> set[Held]:
+    """Return those of these leases, which are over, whose jobs were cancelled: their code is of no use to anybody."""
+    over = jobs().filter(id__in=[lease.id for lease in leases], cancel_requested_at__isnull=False)
+    ids = set(over.values_list("id", flat=True))
+    return {lease for lease in leases if lease.id in ids}

@@ -18,7 +18,7 @@ from django.db import DatabaseError, IntegrityError, connections, transaction
 from ..backoff import Backoff
 from ..clock import SYSTEM
 from ..conf import Settings, get_settings
-from ..definitions import Definition, Options
+from ..definitions import Definition
 from ..dialects import Dialect, dialect_of
 from ..dialects.rows import NewJob
 from ..errors import DurableJobsError, OptionError, SerializationError
@@ -26,14 +26,25 @@ from ..faults import fault
 from ..ids import new_job_id
 from ..keys import KEY_LENGTH, TENANT_LENGTH, key_of
 from ..models import Job
+from ..options import Options
 from ..rendering import safe_str
 from .sequences import CONCURRENT, advance_after_commit, lined_up
 
 NOTIFY_PAUSE: Final = 0.005
 """Seconds between two notifications of one queue by one process. A commit that notifies takes a lock of the whole
 server; a worker that was woken looks again after 10 ms, so nothing waits for the notification that was left out."""
-STORED_OPTIONS: Final = ("backoff", "call_retries", "call_backoff", "timeout", "determinism")
-"""Options that the worker needs later; they are stored only where one enqueue differs from the definition."""
+STORED_OPTIONS: Final = (
+    "backoff",
+    "call_retries",
+    "call_backoff",
+    "timeout",
+    "hard_timeout",
+    "determinism",
+    "on_crash",
+)
+"""Options that the worker needs later; they are stored only where one enqueue differs from the definition.
+
+``on_crash="fail"`` always is: whoever finds a lost job may not know its definition."""
 
 _queues_with_row: set[tuple[str, str, str]] = set()
 _notified: dict[tuple[str, str], float] = {}
@@ -127,7 +138,9 @@ def _new_job(request: Request, settings: Settings, *, unique: bool) -> NewJob:
         rank=-priority,
         payload=definition.arguments.dump(request.args, request.kwargs, settings.argument_limit),
         max_attempts=retries + 1,
-        options=None if options is definition.options else stored_options(options, definition.options),
+        options=None
+        if options is definition.options and options.on_crash != "fail"
+        else stored_options(options, definition.options),
         run_at=options.run_at,
         delay=options.delay,
         more=_more_of(request),
@@ -166,6 +179,8 @@ def stored_options(options: Options, usual: Options) -> str | None:
         value = getattr(options, name)
         if value != getattr(usual, name) and value is not None:
             changed[name] = _form(value)
+    if options.on_crash == "fail":
+        changed["on_crash"] = "fail"
     return json.dumps(changed) if changed else None
 
 
@@ -183,6 +198,14 @@ def with_stored_options(definition: Definition, text: str | None) -> Options:
         return definition.options.changed(given)
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise SerializationError(f"The stored options of the job cannot be read: {safe_str(error, 200)}") from error
+
+
+def fails_when_lost(text: str | None) -> bool:
+    """Answer whether a job with these stored options has failed when its worker was lost with it."""
+    try:
+        return text is not None and json.loads(text).get("on_crash") == "fail"
+    except (ValueError, AttributeError, RecursionError):
+        return False  # it cannot run at all, which the next worker says
 
 
 def _form(value: Any) -> Any:

@@ -8,11 +8,12 @@ from uuid import UUID
 
 from .. import registry
 from ..conf import get_settings
-from ..definitions import Definition, check_queue
+from ..definitions import Definition
 from ..dialects.rows import NewJob
 from ..errors import ArgumentError, JobNotFound
 from ..ids import Identified, id_of, new_job_id
 from ..models import Job
+from ..options import check_queue
 from . import generations
 from .database import dialect, jobs
 from .enqueue import insert

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 
-from ..definitions import MOST_AT_ONCE as MOST_OF_A_KEY
 from ..dialects.now import DatabaseNow
 from ..errors import NotLimited, OptionError
 from ..keys import KEY_LENGTH, key_rule
 from ..models import Limit, Queue, Sequence, Worker
+from ..options import MOST_AT_ONCE as MOST_OF_A_KEY
 from ..rendering import safe_repr
 from .database import alias, dialect
 from .limited_claim import FLEET, QUEUE

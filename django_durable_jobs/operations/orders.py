@@ -21,8 +21,9 @@ LONGEST_REASON: Final = 10_000
 CANCEL: Final = "cancel "
 PAUSE: Final = "pause "
 SEIZE: Final = "seize "
+ABORT: Final = "abort "
 """How a notification begins that tells the holder of a running job of an order; the job's id follows, and for a lease
-that was taken away its token."""
+that was taken away (and for good: ``ABORT``) its token."""
 LOOK: Final = "! look"
 """The notification after which every worker looks what is paused."""
 
@@ -33,6 +34,15 @@ def check_text(what: str, text: object, longest: int) -> str:
         raise OptionError(f"{what} must be a text of at most {longest} characters, not {safe_repr(text, 80)}.")
     encode(text, limit=8 * longest, what=what)  # refuses what some databases do
     return text
+
+
+def check_flag(what: str, value: object) -> bool:
+    """Return a yes or no, also given as a text, or raise ``OptionError``."""
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return value == "true"
+    raise OptionError(f"{what} must be true or false, not {safe_repr(value, 80)}.")
 
 
 def check_mode(mode: object) -> Mode:
@@ -49,14 +59,15 @@ def tell(*payloads: str) -> None:
         dialect().notify(payloads)
 
 
-def seized(lease: Held) -> str:
+def seized(lease: Held, how: str = SEIZE) -> str:
     """Return the notification that a lease was taken away."""
-    return f"{SEIZE}{lease.id} {lease.token}"
+    return f"{how}{lease.id} {lease.token}"
 
 
 def read_seized(payload: str) -> Held | None:
     """Read one back; ``None`` for what is none."""
-    job_id, _blank, token = payload.removeprefix(SEIZE).partition(" ")
+    _how, _blank, lease = payload.partition(" ")
+    job_id, _blank, token = lease.partition(" ")
     try:
         return Held(UUID(job_id), int(token))
     except ValueError:

@@ -4,6 +4,9 @@ A crash counts as an attempt. But when a process dies with several jobs, only on
 nobody saw which: then each gets its attempt back once, and is claimed alone in a process of its own from now
 on (``rescues`` > 0). What happens there is its own doing and counts. So a job that kills its worker every time
 ends as failed after its attempts, and its neighbours lose nothing.
+
+A job with ``on_crash="fail"`` never runs a second time for a crash. Whether its code had begun cannot be known here, so
+it fails wherever its worker is lost with it.
 """
 
 from __future__ import annotations
@@ -22,14 +25,17 @@ from ..models import Attempt, Job, Worker
 from . import reports
 from .compensations import COMPENSATION, ENDING, kinds, note_lost
 from .database import alias, dialect, jobs
+from .enqueue import fails_when_lost
 from .reports import RUN
 from .sequences import advance_after_commit
 from .transition import move
 from .wake import Group, wake_waiting
 
 BATCH: Final = 200
+STALE: Final = 'on_crash="fail": what it had done by then is not known, so it is not run again.'
+"""Why a job has failed whose code may have run, in its last error."""
 NEEDED: Final = (
-    *("id", "definition", "queue", "worker_id", "token", "attempt", "max_attempts", "rescues", "generation"),
+    *("id", "definition", "queue", "worker_id", "token", "attempt", "max_attempts", "rescues", "generation", "options"),
     *("started_at", "parent_id", "parent_call", "sequence_key", "cancel_requested_at"),
 )
 
@@ -95,11 +101,15 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, undoes: set[str], res
     this = jobs().abandoned().filter(id=job.id, token=job.token)
     error = f"WorkerLost: worker {worker_name or job.worker_id} was lost while it held this job"
     # One that is to be cancelled runs no code any more: a worker undoes what is to be undone, and cancels it.
-    if not alone or (job.cancel_requested_at is not None and ENDING not in undoes):
+    obeys = job.cancel_requested_at is not None and ENDING not in undoes
+    stale = fails_when_lost(job.options) and not obeys and ENDING not in undoes
+    if obeys or not (alone or stale):
         if move("rescue", this, rescues=F("rescues") + 1, attempt=F("attempt") - 1):
             result.returned.append(job.id)
         return
-    over = job.attempt >= job.max_attempts
+    if stale:
+        error = f"{error}. {STALE}"
+    over = stale or job.attempt >= job.max_attempts
     if RUN in undoes and over and ENDING not in undoes:
         reports.write(job.id, job.generation, "failed_stale")
     if ENDING in undoes or (COMPENSATION in undoes and over):

@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from ..conf import get_settings
-from ..definitions import Options
 from ..dialects.rows import NewJob
 from ..errors import JobExists
 from ..models import Coalescing
+from ..options import Options
 from ..states import FINAL, Status
 from .coalesce import UNIQUE, row_key
 from .database import alias, dialect, jobs

@@ -16,12 +16,13 @@ from asgiref.sync import async_to_sync
 
 from ..chunks import ChunkItem
 from ..dialects.rows import Claimed
+from ..durable.doors import ThreadDoor, was_struck
 from ..durable.frames import chunk_running, fields_of
 from ..errors import NoRetry, SerializationError
 from ..faults import fault
 from ..outcomes import Outcome
 from . import sessions
-from .executor import Executor, Prepared, timed
+from .executor import Executor, Prepared
 
 logger = logging.getLogger("django_durable_jobs.jobs")
 
@@ -46,7 +47,7 @@ class ChunkExecutor(Executor):
         except BaseException as error:  # noqa: BLE001 -- not the jobs' code, which is caught closer to it
             ended = [(job, self._stumbled(job, error)) for job in jobs]
         try:
-            left = sessions.clean_up()
+            left = sessions.clean_up(anew=was_struck())
         except BaseException:
             fields = fields_of(jobs[0], self._worker_name)
             logger.exception("Connections could not be cleaned after a chunk with job %s", jobs[0].id, extra=fields)
@@ -60,14 +61,25 @@ class ChunkExecutor(Executor):
         call, raised = _call_of(ones), None
         try:
             fault("before-body")
-            value = call.definition.function(*call.args)
-            if type(value) is CoroutineType:
-                value = async_to_sync(_awaited)(value)
+            value = self._called(call, ones)
             fault("after-body")
             _refuse_value(call, value)
         except BaseException as error:  # noqa: BLE001 -- SystemExit and the like end the jobs, not the worker
             raised = error
         return ended + [(one.prepared.context.row, self._outcome(one, raised)) for one in ones]
+
+    def _called(self, call: Prepared, ones: list[_One]) -> object:
+        # A single job of the chunk is not stopped: the others run in the same call.
+        door = ThreadDoor()
+        stop = self.stops.limit([one.prepared.context for one in ones], door)
+        try:
+            value = call.definition.function(*call.args)
+            if type(value) is CoroutineType:
+                value = async_to_sync(_awaited)(value)
+        finally:
+            door.close()
+            self.stops.forget(stop)
+        return value
 
     async def run_chunk_async(self, jobs: Sequence[Claimed]) -> Ended:
         """Do the same on the event loop; a cancelled task becomes released jobs."""
@@ -81,7 +93,7 @@ class ChunkExecutor(Executor):
         call, raised = _call_of(ones), None
         try:
             fault("before-body")
-            value = await timed(call)
+            value = await self.limited(call, [one.prepared.context for one in ones])
             fault("after-body")
             _refuse_value(call, value)
         except BaseException as error:  # noqa: BLE001 -- as above

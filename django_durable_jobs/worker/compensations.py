@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from .. import registry
-from ..definitions import Options
 from ..dialects.rows import NewCheckpoint
 from ..durable.context import JobContext
 from ..durable.frames import Frame, fields_of, frames
@@ -34,6 +33,7 @@ from ..operations.compensations import (
 )
 from ..operations.enqueue import with_stored_options
 from ..operations.steps import not_held
+from ..options import Options
 from ..outcomes import Cancelled, Failed, Failure, Outcome
 from ..rendering import safe_str
 from ..serialization import decode_error, encode_error

@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from uuid import UUID
 
-from ..dialects.rows import Held
-from ..errors import Interrupted
+from ..errors import Interrupted, LeaseLost
 from ..ids import parse_id
-from ..operations.control import gates_for, obeyed, orders_for
-from ..operations.orders import CANCEL, LOOK, PAUSE, SEIZE, read_seized
+from ..operations.control import gates_for, obeyed, orders_for, taken_for_good
+from ..operations.orders import ABORT, CANCEL, LOOK, PAUSE, SEIZE, read_seized
 from ..operations.queues import resume_due
 from ..operations.steps import cancelled, paused
 from .held_back import HeldBack
 from .leases import Leases
 from .looks import Looks
 from .options import WorkerOptions
+from .stops import Stops
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +39,10 @@ class Control:
         options: WorkerOptions,
         worker_id: int,
         leases: Leases,
+        *,
         held_back: HeldBack,
         looks: Looks,
-        *,
+        stops: Stops,
         changed: Callable[[], None],
         listening: Callable[[], bool],
     ) -> None:
@@ -51,6 +52,7 @@ class Control:
         self._leases = leases
         self._held_back = held_back
         self._looks = looks
+        self._stops = stops
         self._changed = changed
         self._listening = listening
         self._paused: dict[str, str] = {}
@@ -97,9 +99,11 @@ class Control:
         for job_id in orders.pausing:
             self._leases.tell(job_id, paused(job_id))
         # Also what has just ended: there is nothing of it to stop any more.
-        if stopped := self._leases.mark_lost(known - orders.held, TAKEN):
+        gone = known - orders.held
+        if stopped := self._leases.mark_lost(gone, TAKEN):
             # By an order, or by a rescue that the heartbeat has not learnt of yet.
             logger.warning("%d jobs are not held here any more; their code is asked to stop", stopped)
+            self._stops.stop(self._leases.contexts(taken_for_good(gone)), LeaseLost(TAKEN))
 
 
 def _described(queues: Iterable[str], whole: str) -> str:
@@ -109,9 +113,10 @@ def _described(queues: Iterable[str], whole: str) -> str:
 class Heard:
     """Carries orders that come as notifications to running code, and has the others looked at."""
 
-    def __init__(self, leases: Leases, look: Callable[[], None]) -> None:
-        """Take who tells running code, and how to have ``Control`` look now."""
+    def __init__(self, leases: Leases, stops: Stops, look: Callable[[], None]) -> None:
+        """Take who tells running code, who stops it, and how to have ``Control`` look now."""
         self._leases = leases
+        self._stops = stops
         self._look = look
 
     def __call__(self, payload: str) -> bool:
@@ -120,15 +125,19 @@ class Heard:
             self._tell(payload.removeprefix(CANCEL), cancelled)
         elif payload.startswith(PAUSE):
             self._tell(payload.removeprefix(PAUSE), paused)
-        elif payload.startswith(SEIZE):
-            lease = read_seized(payload)
-            if lease is not None:
-                self._leases.mark_lost({Held(*lease)}, TAKEN)
+        elif payload.startswith((SEIZE, ABORT)):
+            self._lose(payload)
         elif payload == LOOK:
             self._look()
         else:
             return False
         return True
+
+    def _lose(self, payload: str) -> None:
+        if (lease := read_seized(payload)) is not None:
+            self._leases.mark_lost({lease}, TAKEN)
+            if payload.startswith(ABORT):
+                self._stops.stop(self._leases.contexts({lease}), LeaseLost(TAKEN))
 
     def _tell(self, text: str, why: Callable[[UUID], Interrupted]) -> None:
         if (job_id := parse_id(text)) is not None:

@@ -126,8 +126,8 @@ class Dispatcher:
         held = set(self._leases.held())
         interrupted = self._leases.interrupt(held, Interrupted("The worker stops."))
         self.loop.cancel_all()
-        for job in self._leases.jobs():
-            self.ended(job, Released())
+        for job, outcome in self._leases.given_up():
+            self.ended(job, outcome)
         return interrupted
 
     # The round ----------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class Dispatcher:
         while self._ended:
             job, outcome = self._ended.popleft()
             # A job that was given up at the stop and ended in the same moment: what it did counts.
-            if not (isinstance(outcome, Released) and id(job) in fresh):
+            if not (isinstance(outcome, Released | Lost) and id(job) in fresh):
                 fresh[id(job)] = job, outcome
         for job, outcome in fresh.values():
             if isinstance(outcome, Lost):

@@ -11,6 +11,7 @@ from ..dialects.rows import Claimed
 from ..durable.context import JobContext, is_parking
 from ..durable.running import HOPELESS
 from ..errors import (
+    HardTimedOut,
     Interrupted,
     JobCancelled,
     LeaseLost,
@@ -29,6 +30,8 @@ def outcome_of(context: JobContext, error: BaseException) -> Outcome:
     """Return how the attempt ended that raised ``error``."""
     if context.lost or isinstance(error, LeaseLost):
         return Lost()
+    if isinstance(context.why, HardTimedOut):
+        return failed_or_backed_off(context.row, _timed_out(context.why, error), context.options.backoff)
     if isinstance(error, JobCancelled) or (isinstance(context.why, JobCancelled) and _gives_way(error)):
         return Cancelled(safe_str(context.why or error, ERROR_LENGTH))
     if context.parkings and is_parking(error):
@@ -68,13 +71,18 @@ def failure_of(error: BaseException | str, raised: BaseException | None = None) 
     return Failure(text, _trace(error if error.__traceback__ is not None else raised or error))
 
 
+def _timed_out(why: HardTimedOut, error: BaseException) -> Failure:
+    # Whatever the code raised on its way out: this is why. Where it was then is worth knowing.
+    return Failure(f"TimedOut: {safe_str(why, ERROR_LENGTH)}", _trace(error))
+
+
 def _trace(error: BaseException | None) -> str:
     return "" if error is None else format_traceback(error, get_settings().traceback_limit)
 
 
 def _gives_way(error: BaseException) -> bool:
     """Answer whether code that ended so does not go on anyway, so that an order to cancel takes effect here."""
-    return isinstance(error, asyncio.CancelledError) or is_parking(error)
+    return isinstance(error, asyncio.CancelledError | HardTimedOut) or is_parking(error)
 
 
 def _parked(context: JobContext) -> Parked:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextvars import Context
 from types import CoroutineType
 from typing import Any
@@ -19,6 +20,7 @@ from ..conf import get_settings
 from ..definitions import Definition
 from ..dialects.rows import Claimed, NewCheckpoint
 from ..durable.context import JobContext
+from ..durable.doors import TaskDoor, ThreadDoor, was_struck
 from ..durable.frames import Frame, fields_of, frames
 from ..durable.recorder import Recorder
 from ..durable.replay import History
@@ -40,6 +42,7 @@ from .atomic import run_atomic
 from .branches import end_tasks, let_branches_end
 from .endings import failed_or_backed_off, failure_of, outcome_of
 from .leases import Leases
+from .stops import Stops
 
 logger = logging.getLogger("django_durable_jobs.jobs")
 
@@ -52,6 +55,8 @@ class Executor:
         self._leases = leases
         self._recorder = recorder
         self._worker_name = worker_name
+        self.stops = Stops()
+        """What is to be stopped although it does not ask."""
         self._steady = steady or Steady(get_settings().lease)
         self._helpers = Helpers(
             recorder,
@@ -75,7 +80,7 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 -- not the job's code, which is caught closer to it
             outcome = self._stumbled(job, error)
         try:
-            left = sessions.clean_up()
+            left = sessions.clean_up(anew=was_struck())
         except BaseException:
             fields = fields_of(job, self._worker_name)
             logger.exception("Connections could not be cleaned after job %s", job.id, extra=fields)
@@ -116,11 +121,17 @@ class Executor:
         context.check()
         frame.begin()
         fault("before-body")
-        if prepared.definition.atomic:
-            return run_atomic(context.row, self._recorder, lambda: self._result(prepared))
-        value = prepared.definition.function(*prepared.args, **prepared.kwargs)
-        if type(value) is CoroutineType:
-            value = async_to_sync(awaited)(frame, value)
+        context.door = door = ThreadDoor()
+        stop = self.stops.limit([context], door)
+        try:
+            if prepared.definition.atomic:
+                return run_atomic(context.row, self._recorder, lambda: self._result(prepared))
+            value = prepared.definition.function(*prepared.args, **prepared.kwargs)
+            if type(value) is CoroutineType:
+                value = async_to_sync(awaited)(frame, value)
+        finally:
+            door.close()
+            self.stops.forget(stop)
         fault("after-body")
         history = context.history_if_used
         if history is not None and (caught := _caught_by_returning(frame, history, prepared.definition)):
@@ -176,12 +187,26 @@ class Executor:
         context.check()
         frame.begin()
         fault("before-body")
-        value = await timed(prepared)
+        value = await self.limited(prepared, [context])
         fault("after-body")
         history = context.history_if_used
         if history is not None and (caught := _caught_by_returning(frame, history, prepared.definition)):
             await self._helpers.record(caught)
         return self._returned(prepared, value)
+
+    async def limited(self, prepared: Prepared, contexts: Sequence[JobContext]) -> Any:
+        """Run an async job's function, or that of a chunk of jobs, under its time limits."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 -- a coroutine runs in one
+        door = TaskDoor(task)
+        if len(contexts) == 1:
+            contexts[0].door = door
+        stop = self.stops.limit(contexts, door)
+        try:
+            return await timed(prepared)
+        finally:
+            door.close()
+            self.stops.forget(stop)
 
     def _history(self, context: JobContext) -> History:
         # Before the job's code runs: afterwards the thread's connection may be set to another schema.

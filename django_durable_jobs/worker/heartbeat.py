@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable
 from typing import Final
 
 from ..clock import SYSTEM, Clock
@@ -31,25 +30,18 @@ class Heartbeat:
         options: WorkerOptions,
         worker_id: int,
         leases: Leases,
-        orphaned: Callable[[], None],
         *,
         clock: Clock = SYSTEM,
     ) -> None:
-        """Take what to renew and whom to tell that the parent process is gone."""
+        """Take what to renew."""
         self._options = options
         self._worker_id = worker_id
         self._leases = leases
-        self._orphaned = orphaned
         self._clock = clock
         self._renewed_at = clock.monotonic()
-        self._is_orphan = False
 
     def run_once(self) -> float:
         """Beat once."""
-        if self._options.parent_pid not in {None, os.getppid()} and not self._is_orphan:
-            self._is_orphan = True
-            logger.warning("The parent process is gone; this worker stops")
-            self._orphaned()
         every = self._options.heartbeat.total_seconds()
         try:
             # A job that began right after the last beat would otherwise be a whole beat older at the next.

@@ -10,6 +10,8 @@ from ..clock import SYSTEM, Clock
 from ..dialects.rows import Claimed, Held
 from ..durable.context import JobContext
 from ..errors import Interrupted, LeaseLost
+from ..operations.enqueue import fails_when_lost
+from ..outcomes import Lost, Outcome, Released
 
 
 @dataclass(slots=True)
@@ -71,11 +73,6 @@ class Leases:
         with self._guard:
             return [Held(lease.job.id, lease.job.token) for lease in self._held.values() if not lease.lost]
 
-    def jobs(self) -> list[Claimed]:
-        """Return the held jobs whose code is not over."""
-        with self._guard:
-            return [lease.job for lease in self._held.values() if not lease.over]
-
     def older_than(self, seconds: float) -> list[Held]:
         """Return the leases that were not renewed for this long; short jobs never get here."""
         limit = self._clock.monotonic() - seconds
@@ -100,6 +97,35 @@ class Leases:
             lease = self._held.get(job_id)
             if lease is not None and lease.context is not None:
                 lease.context.interrupt(why)
+
+    def runs(self, job: Claimed) -> bool:
+        """Answer whether the job's code has not ended, as far as is known."""
+        lease = self._held.get(job.id)
+        return lease is not None and lease.job.token == job.token and not lease.over
+
+    def contexts(self, leases: set[Held]) -> list[JobContext]:
+        """Return the contexts of those of these jobs whose code runs."""
+        with self._guard:
+            found = [lease for held in leases if (lease := self._held.get(held.id)) and lease.job.token == held.token]
+        return [lease.context for lease in found if lease.context is not None and not lease.over]
+
+    def jobs(self) -> list[Claimed]:
+        """Return the held jobs whose code is not over."""
+        with self._guard:
+            return [lease.job for lease in self._held.values() if not lease.over]
+
+    def given_up(self) -> list[tuple[Claimed, Outcome]]:
+        """Return the jobs whose code is not over, each with how it ends for a worker that stops: back to its queue.
+
+        One that must not run a second time, and has begun, is left to its lease: the process ends with it, as in a
+        crash.
+        """
+        with self._guard:
+            left = [lease for lease in self._held.values() if not lease.over]
+        return [
+            (lease.job, Lost() if lease.context is not None and fails_when_lost(lease.job.options) else Released())
+            for lease in left
+        ]
 
     def not_begun(self) -> set[str]:
         """Return the queues of which a job is held whose code has neither begun nor gone back."""

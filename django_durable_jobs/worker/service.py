@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from django.db import connections, reset_queries
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..clock import SYSTEM, Clock
-from ..operations.database import dialect
+from ..dialects import dialect_of
+from ..operations.database import alias, dialect
 from . import sessions
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,9 @@ class ServiceThread:
         self._clock = clock
         self._wake = threading.Event()
         self._stopping = threading.Event()
+        self._rounds = 0
+        self._in_round = False
+        self._connection: BaseDatabaseWrapper | None = None
         self._thread = threading.Thread(target=self._run, name=f"durable-jobs-{service.name}", daemon=True)
 
     def start(self) -> None:
@@ -70,18 +75,33 @@ class ServiceThread:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    @property
+    def in_round(self) -> int | None:
+        """The number of the round that is on its way, from 1; ``None`` between two rounds."""
+        number = self._rounds
+        return number if self._in_round else None
+
+    def cut(self) -> None:
+        """Break the thread's database connection, so that a statement which never ends fails; from another thread."""
+        if self._connection is not None:
+            dialect_of(self._connection.alias).cut(self._connection)
+
     def _run(self) -> None:
         sessions.mark_thread_as_ours()
+        self._connection = connections[alias()]
         failures = 0
         try:
             while not self._stopping.is_set():
                 self._wake.clear()
+                self._rounds += 1
+                self._in_round = True
                 try:
                     pause = self.service.run_once()
                     failures = 0
                 except Exception as error:  # noqa: BLE001 -- a service never ends by an error
                     failures += 1
                     pause = self._after(error, failures)
+                self._in_round = False
                 reset_queries()
                 if pause > 0:
                     self._clock.wait(self._wake, pause)

@@ -102,14 +102,15 @@ def before_job() -> None:
             connection.health_check_done = False  # type: ignore[attr-defined]  # as above
 
 
-def clean_up() -> OpenTransaction | None:
+def clean_up(*, anew: bool = False) -> OpenTransaction | None:
     """Leave every connection of this thread as new; called after each job.
 
-    Returns an error, not raised, if a transaction was open: what was written in it is rolled back.
+    With ``anew`` they are closed, whatever they look like: code was interrupted that may have been using them. Returns
+    an error, not raised, if a transaction was open: what was written in it is rolled back.
     """
     left = None
     for connection in opened():
-        if (connection.connection is not None or connection.in_atomic_block) and _clean(connection):
+        if (connection.connection is not None or connection.in_atomic_block) and _clean(connection, anew=anew):
             left = _left_open(connection)
         connection.queries_log.clear()  # with DEBUG Django keeps every statement
     return left
@@ -155,7 +156,7 @@ def between(function: Callable[[], Result]) -> Result:
     return result
 
 
-def _clean(connection: BaseDatabaseWrapper) -> bool:
+def _clean(connection: BaseDatabaseWrapper, *, anew: bool) -> bool:
     """Make the connection as new; answer whether a transaction had to be rolled back."""
     use, rolled_back = _use_of(connection), False
     try:
@@ -163,7 +164,7 @@ def _clean(connection: BaseDatabaseWrapper) -> bool:
         if transaction_open(connection) or connection.in_atomic_block or connection.closed_in_transaction:
             rolled_back = True
             _drop(connection)
-        elif connection.errors_occurred:
+        elif connection.errors_occurred or anew:
             _drop(connection)
         elif use.used:
             dialect_of(connection.alias).reset_session(connection)

@@ -13,7 +13,9 @@ from typing import Final
 from ..clock import SYSTEM, Clock
 from ..operations.queues import queue_names
 from . import sessions
+from .liveness import Liveness
 from .options import WorkerOptions
+from .probes import Probes
 from .processes import Child
 from .quarantine import Quarantine
 from .rescuer import Rescuer
@@ -30,6 +32,8 @@ BEYOND_GRACE: Final = 5.0
 """Seconds beyond the grace time until a child that does not end is killed: more than an orderly end takes."""
 TO_SAY_GOODBYE: Final = 3.0
 """Seconds for freeing what was killed."""
+RECYCLED: Final = 87
+"""Exit code of a supervised worker that stopped since code of a job does not end: it is started again at once."""
 DONE: Final = 86
 """Exit code of a supervised worker that ended by itself, being drained or done: it is not started again."""
 
@@ -37,9 +41,18 @@ DONE: Final = 86
 class Supervisor:
     """Keeps ``count`` children running until it is stopped, or until each has ended by itself in order."""
 
-    def __init__(self, options: WorkerOptions, count: int, arguments: Sequence[str], *, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        count: int,
+        arguments: Sequence[str],
+        *,
+        probes: Probes | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
         """Take the arguments that every child gets; child i is called after this process, with ``-i``."""
         self._options = options
+        self._probes = probes or Probes()
         self._arguments = ["--supervised", *arguments]
         self._clock = clock
         self._stopping = False
@@ -66,13 +79,21 @@ class Supervisor:
         sessions.install()
         logger.info("Supervisor %s starts %d workers", self._options.name, len(self._slots))
         self._chores.start()
+        liveness, ready = Liveness([self._chores], self._options.lease, clock=self._clock), False
         try:
             while not self._stopping and not all(slot.finished for slot in self._slots):
                 for slot in self._slots:
                     self._look_after(slot)
+                if not ready:
+                    ready = True
+                    self._probes.ready()
+                if liveness.look():
+                    self._probes.alive()
                 self._bell.wait(WATCH)
         finally:
+            self._probes.stopping()
             self._shut_down()
+            self._probes.ended()
         logger.info("Supervisor %s has stopped", self._options.name)
 
     def _queues(self) -> list[str]:
@@ -92,7 +113,10 @@ class Supervisor:
         # Whatever the code says: a job may have called os._exit(0).
         self._died(slot.child)
         slot.finished = code == DONE
-        if not slot.finished:
+        if code == RECYCLED:
+            logger.warning("Worker %s ended for the sake of its slots; it is started again", slot.name)
+            slot.child, slot.start_at = None, now
+        elif not slot.finished:
             self._again(slot, f"ended with exit code {code}", now)
 
     def _start(self, slot: _Slot, now: float) -> None:
@@ -132,6 +156,7 @@ class Supervisor:
                 self._quarantine.stop_at_once()
                 for child in children:
                     child.terminate_at_once()
+            self._probes.alive()
             self._bell.wait(WATCH)
         for child in children:
             if child.exit_code is None:

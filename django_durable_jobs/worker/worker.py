@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 
 from django.db import connections
@@ -15,32 +11,34 @@ from django.db import connections
 from ..clock import SYSTEM, Clock
 from ..conf import get_settings
 from ..durable.recorder import Recorder
-from ..errors import WorkerNameTaken
 from ..operations.checkpoints import SteadySave
 from ..operations.database import dialect
-from ..operations.queues import queue_names
-from ..operations.workers import register, stopped
+from ..operations.workers import stopped
 from . import sessions
 from .chunks import ChunkExecutor
 from .control import Control, Heard
 from .dispatcher import Dispatcher
+from .ears import Ears
 from .heartbeat import Heartbeat
 from .leases import Leases
 from .listener import Listener
+from .liveness import Liveness, ServiceLost
 from .options import WorkerOptions
+from .probes import Probes
 from .promoter import Promoter
 from .pruner import Pruner
 from .quarantine import Quarantine
 from .queues import QueueWatch
+from .registering import Registered, registered
 from .rescuer import Rescuer
 from .service import Rota, Service, ServiceThread, within
 from .signals_os import Bell
+from .stopper import Stopper
+from .stops import Stops
 from .waker import Waker
 
 logger = logging.getLogger(__name__)
 
-WAIT_FOR_DATABASE: Final = 300.0
-"""Seconds that a starting worker waits for the database before it gives up."""
 LOOK: Final = 0.05
 """Seconds between two looks at what other threads and children have come to."""
 TO_GIVE_BACK: Final = 2.0
@@ -52,16 +50,18 @@ TO_SAY_GOODBYE: Final = 2.0
 class Worker:
     """A worker: ``run`` returns when it was stopped, or drained."""
 
-    def __init__(self, options: WorkerOptions, *, clock: Clock = SYSTEM) -> None:
-        """Take the options; nothing happens before ``run``."""
+    def __init__(self, options: WorkerOptions, *, probes: Probes | None = None, clock: Clock = SYSTEM) -> None:
+        """Take the options, and who is told that the worker lives; nothing happens before ``run``."""
         self._options = options
+        self._probes = probes or Probes()
         self._clock = clock
         self._stopping = False
         self._at_once = False
         self._bell = Bell()
-        self._queues: dict[str, int] = {}
         self.drained = False
         """Whether the worker ended by itself, since nothing was left (``drain``) or ``max_jobs`` were done."""
+        self.recycles = False
+        """Whether the worker stopped since code of a job does not end: its process is to be replaced."""
 
     def stop(self) -> None:
         """Ask for a clean stop. Safe in a signal handler."""
@@ -72,6 +72,10 @@ class Worker:
         """Ask for a stop without grace time: running jobs go back to their queues. Safe in a signal handler."""
         self._stopping = self._at_once = True
         self._bell.ring()
+
+    def _recycle(self) -> None:
+        self.recycles = True
+        self.stop()
 
     def run(self) -> None:
         """Work until stopped.
@@ -88,26 +92,29 @@ class Worker:
             sessions.mark_thread_as_ours(ours=False)
 
     def _run(self) -> None:
-        worker_id = self._register()
-        if worker_id is None:
+        began = registered(self._options, lambda: self._stopping, self._rest, clock=self._clock)
+        if began is None:
             return
+        worker_id = began.worker_id
         try:
-            self._work(worker_id)
+            self._work(began)
         finally:
             # A row that says "stopped" is no lost worker: nobody waits for its lease, or takes its name for used.
             within(TO_SAY_GOODBYE, lambda: stopped(worker_id), "Storing the end of this worker")
             connections.close_all()
+            self._probes.ended()
         logger.info("Worker %s has stopped", self._options.name, extra=self._fields())
 
-    def _work(self, worker_id: int) -> None:
+    def _work(self, began: Registered) -> None:
+        worker_id = began.worker_id
         leases = Leases(self._clock)
         steady = SteadySave(self._options.lease, clock=self._clock)
         executor = ChunkExecutor(leases, Recorder(steady, leases.tell), self._options.name, steady=steady)
         dispatcher = Dispatcher(self._options, worker_id, leases, executor, clock=self._clock)
         # All that are known, before the first look: with ``drain`` a worker would end when the first queue is empty.
-        for queue, concurrency in self._queues.items():
+        for queue, concurrency in began.queues.items():
             dispatcher.serve(queue, concurrency)
-        threads, quarantine = self._compose(worker_id, leases, dispatcher)
+        threads, quarantine = self._compose(worker_id, leases, dispatcher, executor.stops)
         connections.close_all()  # the main thread only waits
         queues = "every queue" if self._options.queues is None else ", ".join(dispatcher.queues)
         logger.info("Worker %s serves %s", self._options.name, queues, extra=self._fields())
@@ -122,24 +129,29 @@ class Worker:
     # Putting together ---------------------------------------------------------------------------------------
 
     def _compose(
-        self, worker_id: int, leases: Leases, dispatcher: Dispatcher
+        self, worker_id: int, leases: Leases, dispatcher: Dispatcher, stops: Stops
     ) -> tuple[list[ServiceThread], Quarantine | None]:
         options = self._options
         main = ServiceThread(dispatcher, clock=self._clock)
         dispatcher.wake = main.wake
-        beat = Heartbeat(options, worker_id, leases, self.stop, clock=self._clock)
+        beat = Heartbeat(options, worker_id, leases, clock=self._clock)
         control = Control(
             options,
             worker_id,
             leases,
-            dispatcher.held_back,
-            dispatcher.looks,
+            held_back=dispatcher.held_back,
+            looks=dispatcher.looks,
+            stops=stops,
             changed=dispatcher.look_now,
             listening=lambda: dispatcher.listening,
         )
         watch_over = Rota("heartbeat", [beat, control], clock=self._clock)
         steady = ServiceThread(watch_over, clock=self._clock)
-        threads = [main, steady]
+        stopper = ServiceThread(
+            Stopper(options, stops, leases, dispatcher.ended, self._recycle, clock=self._clock), clock=self._clock
+        )
+        stops.wake = stopper.wake
+        threads = [main, steady, stopper]
         if options.alone:
             return threads, None
         quarantine: Quarantine | None = None
@@ -178,66 +190,49 @@ class Worker:
                 housekeeping.wake()
 
         if dialect().has_notifications and get_settings().notify:
-            ears = Ears(dispatcher, Heard(leases, look), look=look, due_later=due_later, queue_appeared=queue_appeared)
+            ears = Ears(
+                dispatcher, Heard(leases, stops, look), look=look, due_later=due_later, queue_appeared=queue_appeared
+            )
             threads.append(ServiceThread(Listener(ears.heard, ears.listening), clock=self._clock))
         return threads, quarantine
-
-    def _register(self) -> int | None:
-        """Add this worker's row, waiting for a database that is not up yet; ``None`` when stopped meanwhile."""
-        options = self._options
-        began, pause, tried_for = self._clock.monotonic(), 0.1, timedelta(0)
-        while not self._stopping:
-            try:
-                names = [] if options.queues else queue_names() or [get_settings().default_queue]
-                self._queues = options.queues or dict.fromkeys(names, options.concurrency)
-                return register(
-                    options.name,
-                    host=socket.gethostname(),
-                    pid=os.getpid(),
-                    queues=self._queues,
-                    lease=options.lease,
-                    tried_for=tried_for,
-                )
-            except WorkerNameTaken:
-                raise
-            except Exception as error:
-                connections.close_all()
-                waited = self._clock.monotonic() - began
-                passing = dialect().is_disconnect(error) or dialect().is_conflict(error)
-                if not passing or waited > WAIT_FOR_DATABASE:
-                    raise
-                logger.warning("The database cannot be reached (%s); trying again in %.1f s", error, pause)
-            self._rest(pause)
-            pause = min(pause * 2, 5.0)
-            # A second more than it took: the two clocks need not tick alike.
-            tried_for = timedelta(seconds=self._clock.monotonic() - began + 1)
-        return None
 
     # Ending -------------------------------------------------------------------------------------------------
 
     def _rest(self, seconds: float) -> None:
         """Wait, but not beyond an order to stop."""
+        self._probes.alive()
         if not self._stopping:
             self._bell.wait(seconds)
 
     def _wait(self, dispatcher: Dispatcher, threads: list[ServiceThread]) -> None:
+        liveness = Liveness(threads, self._options.lease, clock=self._clock)
+        self._probes.ready()
         while not self._stopping and not dispatcher.drained.is_set():
             self._bell.wait(LOOK)
-            if not all(thread.alive for thread in threads):
-                # Errors do not end a service, so this is nothing that this process can go on with.
-                raise RuntimeError("A service of the worker has died; its error is printed above.")
+            if self._options.parent_pid not in {None, os.getppid()}:
+                logger.warning("The parent process is gone; this worker stops")
+                self.stop()
+            try:
+                if liveness.look():
+                    self._probes.alive()
+            except ServiceLost:
+                # What it would have to store or hand back cannot be: the leases run out.
+                self._at_once = True
+                raise
         self.drained = not self._stopping
 
     def _shut_down(self, dispatcher: Dispatcher, threads: list[ServiceThread], quarantine: Quarantine | None) -> None:
         dispatcher.stop_claiming()
+        self._probes.stopping()
         if self._stopping:
             logger.info("Worker %s stops claiming and waits for its jobs", self._options.name, extra=self._fields())
-        for thread in threads[2:]:
+        for thread in threads[3:]:
             thread.stop()
         if quarantine is not None:
             quarantine.stop()
         deadline = self._clock.monotonic() + self._options.grace.total_seconds()
         while not dispatcher.drained.is_set() and not self._at_once and self._clock.monotonic() < deadline:
+            self._probes.alive()
             self._clock.wait(dispatcher.drained, min(LOOK, max(0.0, deadline - self._clock.monotonic())))
         if not dispatcher.drained.is_set():
             count = dispatcher.abandon_running()
@@ -260,37 +255,9 @@ class Worker:
                 hurried = True
                 quarantine.stop_at_once()
                 deadline = self._clock.monotonic() + TO_GIVE_BACK
+            self._probes.alive()
             self._bell.wait(LOOK)
         within(TO_SAY_GOODBYE, quarantine.close, "Freeing the jobs of killed children")
 
     def _fields(self) -> dict[str, object]:
         return {"worker": self._options.name}
-
-
-@dataclass(frozen=True, slots=True)
-class Ears:
-    """Whom a notification is for."""
-
-    dispatcher: Dispatcher
-    order: Callable[[str], bool]
-    look: Callable[[], None]
-    due_later: Callable[[float], None]
-    queue_appeared: Callable[[], None]
-
-    def heard(self, payload: str) -> None:
-        """Take a notification: an order, the name of a queue with new jobs, or nothing but that times have changed."""
-        if self.order(payload):
-            return
-        self.dispatcher.look_now()
-        if not payload:
-            # A time to wait for has changed, or listening has only begun.
-            self.due_later(0.0)
-        elif payload not in self.dispatcher.queues:
-            self.queue_appeared()
-
-    def listening(self, works: bool) -> None:  # noqa: FBT001 -- a callback
-        """Take note whether notifications come."""
-        self.dispatcher.listening = works
-        if works:
-            # Orders that were given before.
-            self.look()

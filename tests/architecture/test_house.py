@@ -38,6 +38,7 @@ PUBLIC = [
     "DurableJob",
     "DurableJobsError",
     "Explanation",
+    "HardTimedOut",
     "HistoryUnreadable",
     "Invocation",
     "JobCancelled",

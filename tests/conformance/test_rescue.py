@@ -6,10 +6,11 @@ from datetime import timedelta
 
 import pytest
 
+from django_durable_jobs.dialects.now import DatabaseNow
 from django_durable_jobs.models import Attempt, Job, Worker
 from django_durable_jobs.operations.claim import claim
 from django_durable_jobs.operations.finish import Ending, finish
-from django_durable_jobs.operations.rescue import BATCH, rescue, rescued_waiting
+from django_durable_jobs.operations.rescue import BATCH, STALE, rescue, rescued_waiting
 from django_durable_jobs.operations.workers import beat
 from django_durable_jobs.outcomes import Released
 from django_durable_jobs.states import Status
@@ -141,3 +142,23 @@ def test_a_worker_is_told_of_rescued_jobs_in_its_own_queues_only() -> None:
     make_abandoned_job(queue="default", rescues=1)
     assert rescued_waiting(["default", "mail"])
     assert not rescued_waiting(["default"])
+
+
+def test_a_job_that_must_not_run_twice_fails_with_its_worker() -> None:
+    """E11: at most once, also where others would get their attempt back and where attempts are left."""
+    worker = lost_worker()
+    stale, usual = (make_abandoned_job(worker=worker, options=text) for text in ('{"on_crash": "fail"}', None))
+    result = rescue()
+    assert (result.returned, [one.id for one in result.failed]) == ([usual.id], [stale.id])
+    row = present(stale)
+    assert (row.status, row.attempt, row.worker_id, row.finished_at is None) == ("failed", 1, None, False)
+    assert row.last_error == f"WorkerLost: worker {worker.name} was lost while it held this job. {STALE}"
+    assert [attempt.end for attempt in row.attempts.all()] == ["lost"]
+    assert (present(usual).status, present(usual).attempt) == ("pending", 0)
+
+
+def test_a_job_that_must_not_run_twice_and_is_to_be_cancelled_is_cancelled() -> None:
+    """Its code does not run again: the next worker undoes what is to be undone, and stores that it is cancelled."""
+    job = make_abandoned_job(options='{"on_crash": "fail"}', cancel_requested_at=DatabaseNow())
+    assert rescue().returned == [job.id]
+    assert present(job).status == "pending"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from django_durable_jobs import acall, call, durable_job
-from django_durable_jobs.definitions import Options
 from django_durable_jobs.errors import OptionError, TimedOut
+from django_durable_jobs.options import Options
 from django_durable_jobs.outcomes import BackedOff, Completed, Failed
 from tests.durable.running import COMMITS, Runner
 

@@ -10,7 +10,6 @@ import pytest
 from django.db import transaction
 
 from django_durable_jobs import JobHandle, OptionError, durable_job, enqueue_many
-from django_durable_jobs.definitions import Options
 from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.errors import ArgumentError, DefinitionError
 from django_durable_jobs.models import Coalescing, Job
@@ -18,6 +17,7 @@ from django_durable_jobs.operations.claim import claim
 from django_durable_jobs.operations.coalesce import prune_coalescing
 from django_durable_jobs.operations.finish import Ending, finish
 from django_durable_jobs.operations.promote import promote
+from django_durable_jobs.options import Options
 from django_durable_jobs.outcomes import Completed, Released
 from tests.factories import claim_of, make_worker
 from tests.transactions import rolled_back

@@ -60,6 +60,13 @@ def hold(ledger: str, name: str, gate: str, seconds: float = 30.0) -> str:
     return name
 
 
+@durable_job(retries=0)
+def block(ledger: str, name: str) -> None:
+    """Keep a slot in C, where no exception reaches the code."""
+    note(ledger, f"begin {name} {os.getpid()}")
+    threading.Event().wait(60)
+
+
 @durable_job
 def hold_then_call(ledger: str, name: str, gate: str) -> str:
     """Wait for the gate, then make a durable call: there a job whose lease is lost must stop."""

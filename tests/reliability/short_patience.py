@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from django_durable_jobs.worker import worker
+from django_durable_jobs.worker import registering
 
-worker.WAIT_FOR_DATABASE = 1.0  # type: ignore[misc]
+registering.WAIT_FOR_DATABASE = 1.0  # type: ignore[misc]

@@ -14,7 +14,8 @@ from django.db import DatabaseError, OperationalError, connections
 
 from django_durable_jobs.models import Attempt, Checkpoint, Job
 from django_durable_jobs.models import Worker as WorkerRow
-from django_durable_jobs.worker.worker import WAIT_FOR_DATABASE, Worker
+from django_durable_jobs.worker.registering import WAIT_FOR_DATABASE
+from django_durable_jobs.worker.worker import Worker
 from tests.databases import URL_VARIABLE
 from tests.factories import present
 from tests.reliability.harness import Stopwatch, Workers

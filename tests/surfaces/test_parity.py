@@ -14,7 +14,7 @@ from django.core.management.base import CommandError
 from django.db.models import Model
 
 from django_durable_jobs.errors import DurableJobsError
-from django_durable_jobs.management.ordering import word_of
+from django_durable_jobs.management.ordering import FLAGS, word_of
 from django_durable_jobs.models import Approval, AuditEntry, Job, Limit, Queue, Worker
 from django_durable_jobs.operations.catalogue import VERBS, Verb, carry_out
 from tests.factories import make_job, make_worker
@@ -28,12 +28,13 @@ MODELS: dict[str, type[Model]] = {"job": Job, "queue": Queue, "worker": Worker, 
 PASSING = {"created_at", "paused_at", "decided_at", "requested_at", "cancel_requested_at", "finished_at", "seen_at"}
 """Columns that hold when something was done."""
 SAID = {"reason": "because", "comment": "because", "queue": "other", "priority": "high"} | {
+    "force": "true",
     "concurrency": "3",
     "rate": "100",
     "per": "60",
     "burst": "5",
 }
-READ = {"priority": 50, "concurrency": 3, "rate": 100, "per": 60, "fair": True}
+READ = {"priority": 50, "concurrency": 3, "rate": 100, "per": 60, "fair": True, "force": True}
 """How some of it is understood."""
 OWN = {"id", "name", "job", "pid", "key", "lease_expires_at", "started_at", "by", "paused_by", "decided_by", "worker"}
 """Columns that tell one row from the next, or who ordered it."""
@@ -67,7 +68,8 @@ def by_api(verb: Verb, row: Any, said: dict[str, str]) -> str:
 
 
 def by_command(verb: Verb, row: Any, said: dict[str, str]) -> str:
-    options = [word for name, value in said.items() for word in (f"--{name.replace('_', '-')}", value)]
+    words = [(f"--{name.replace('_', '-')}", *([] if name in FLAGS else [value])) for name, value in said.items()]
+    options = [word for option in words for word in option]
     options += ["--yes"] if verb.name == "delete" else []
     try:
         call_command("jobs", word_of(verb), str(key_of(verb, row)), *options, stdout=io.StringIO())

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
 
 from django_durable_jobs.models import Job, Queue, Worker
 from django_durable_jobs.states import Status
@@ -50,6 +52,11 @@ from tests.waiting import eventually
         (["--worker-id", "a\nb"], "'a\\nb': 1 to 150 printable ASCII characters, no blanks"),
         (["--worker-id", "\x1b[31m"], "'\\x1b[31m': 1 to 150 printable"),
         (["--worker-id", "x" * 151], "--worker-id is longer than 150 characters"),
+        (["--health-file", "/no/folder/health"], "--health-file /no/folder/health cannot be written: No such file"),
+        (["--health-file", "/"], "--health-file / cannot be written: it is there already, and is no empty file"),
+        (["--health-file", ""], "--health-file . cannot be written"),
+        (["--health-file", "a\0b"], "cannot be written: "),
+        (["--health-file", "health", "--autoreload"], "--health-file and --autoreload do not go together"),
         (["--alone"], "--alone needs --queue"),
         (["--nonsense"], "--nonsense"),
     ],
@@ -73,6 +80,14 @@ def test_wrong_options_are_answered_by_one_line_and_exit_code_2(
     assert len(lines) == 1, lines
     assert expected in lines[0]
     assert Worker.objects.count() == 0
+
+
+def test_a_file_that_holds_something_is_not_taken_for_a_health_file(transactional_db: None, tmp_path: Path) -> None:
+    """It would be gone with the worker."""
+    (mine := tmp_path / "settings.py").write_text("DEBUG = False\n")
+    with pytest.raises(CommandError, match="is there already, and is no empty file"):
+        call_command("runjobs", "--health-file", str(mine), "--queue", "default=1", "--drain")
+    assert mine.read_text() == "DEBUG = False\n"
 
 
 def test_a_real_process_answers_a_wrong_option_by_one_line(transactional_db: None) -> None:

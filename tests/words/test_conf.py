@@ -11,7 +11,7 @@ from django.test import override_settings
 
 from django_durable_jobs.backoff import Backoff
 from django_durable_jobs.conf import Settings, get_settings, problems
-from django_durable_jobs.definitions import MAX_ATTEMPTS, MAX_PRIORITY, QUEUE_PATTERN
+from django_durable_jobs.options import MAX_ATTEMPTS, MAX_PRIORITY, QUEUE_PATTERN
 from tests import reference
 
 pytestmark = pytest.mark.once

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from django_durable_jobs import Backoff, OptionError, durable_job, registry
-from django_durable_jobs.definitions import PRIORITY_NAMES
 from django_durable_jobs.errors import DefinitionError
+from django_durable_jobs.options import PRIORITY_NAMES
 
 pytestmark = pytest.mark.once
 

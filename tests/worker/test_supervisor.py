@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections import Counter
 
 import psutil
@@ -11,7 +12,7 @@ from django_durable_jobs.models import Attempt, Worker
 from django_durable_jobs.states import Status
 from tests.factories import present
 from tests.reliability.harness import RunJobs, Stopwatch, Workers
-from tests.reliability.process_jobs import die, hold, remember
+from tests.reliability.process_jobs import block, die, hold, remember
 from tests.waiting import eventually
 
 DEFAULTS = {"LEASE": 20, "HEARTBEAT": 5, "RESCUE_INTERVAL": 5, "POLL_INTERVAL": 1, "IDLE_POLL_INTERVAL": 5}
@@ -74,6 +75,27 @@ def test_a_supervisor_stops_its_children_in_order(workers: Workers) -> None:
     assert "Traceback" not in supervisor.output
 
 
+def test_a_supervisor_speaks_for_its_children_to_probes(workers: Workers) -> None:
+    """One READY for all of them, signs of life while they work, and none left at the end."""
+    health, name = workers.folder / "health", str(workers.folder / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.settimeout(30)
+        systemd.bind(name)
+        environment = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "300000"}
+        arguments = ("--processes", "2", "--queue", "default=1", "--health-file", str(health))
+        supervisor = workers.start(*arguments, ready=False, environment=environment)
+        assert systemd.recv(100) == b"READY=1"
+        _pids(supervisor)
+        assert health.exists()
+        supervisor.send(signal.SIGTERM)
+        told: list[bytes] = []
+        while b"STOPPING=1" not in told:
+            told.append(systemd.recv(100))
+        assert supervisor.ended(20) == 0
+        assert set(told) == {b"WATCHDOG=1", b"STOPPING=1"}
+    assert not health.exists()
+
+
 def test_a_signal_to_the_whole_group_leaves_the_grace_time_to_the_children(workers: Workers) -> None:
     """Ctrl-C reaches parent and children, and a service manager signals all: that is one wish, not two."""
     supervisor = workers.start("--processes", "1", "--queue", "default=4", "--grace", "20", ready=False)
@@ -105,6 +127,29 @@ def test_a_second_signal_to_the_supervisor_ends_all_at_once(workers: Workers) ->
     assert watch.seconds < 8
     assert _gone(*pids)
     assert (present(handle.id).status, present(handle.id).attempt) == (Status.PENDING, 0)
+
+
+def test_a_child_whose_slot_is_lost_is_replaced_and_its_other_jobs_end(workers: Workers) -> None:
+    """X43: in a process of its own, code that nothing reaches is ended with the process; no lease has to run out."""
+    settings = {"RECYCLE_AFTER": 0.2, "LEASE": 20, "HEARTBEAT": 1}
+    supervisor = workers.start(
+        "--processes", "1", "--queue", "default=2", "--grace", "20", ready=False, settings=settings
+    )  # fmt: skip
+    (first,) = _pids(supervisor, 1)
+    gate = workers.gate()
+    beside = hold.enqueue(workers.ledger, "beside", str(gate))
+    workers.noted("begin beside")
+    stuck = block.using(hard_timeout=0.2).enqueue(workers.ledger, "stuck")
+    supervisor.says("The process claims nothing more and is replaced")
+    eventually(lambda: present(stuck.id).status == Status.FAILED)
+    later = remember.enqueue(workers.ledger, "later")
+    gate.touch()
+    assert beside.result(10) == "beside"
+    assert later.result(20) == "later"
+    assert _pids(supervisor, 1) != [first]
+    assert "ended for the sake of its slots; it is started again" in supervisor.output
+    assert str(present(stuck.id).last_error).startswith("TimedOut: ")
+    assert {present(one.id).attempt for one in (beside, stuck, later)} == {1}
 
 
 def test_children_notice_the_death_of_their_supervisor_and_stop_cleanly(workers: Workers) -> None:

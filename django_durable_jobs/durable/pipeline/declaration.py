@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from ... import registry
 from ...backoff import Backoff
-from ...definitions import Definition, Options, check_timeout, define
+from ...definitions import Definition, define
 from ...errors import DefinitionError, OptionError
+from ...options import Options, check_timeout
 from ...serialization import ArgumentCodec, Codec
 from ..job import DurableJob, Invocation, wrapped
 from ..targets import resolve

@@ -15,11 +15,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
-from ...definitions import Options
 from ...errors import ChildFailed, NoRetry, Snooze, TaskFailed, TimedOut
 from ...operations import reports
 from ...operations.reports import RUN, RunOutcome
 from ...operations.steps import hold
+from ...options import Options
 from ...serialization import decode, encode_error
 from ..frames import Frame, fields_of
 from ..gather import gather, threshold

@@ -6,9 +6,9 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from ...definitions import Options
 from ...errors import NoRetry, RetryAfter, SerializationError
 from ...operations.reports import TASK
+from ...options import Options
 from ...rendering import safe_str
 from ...serialization import decode
 from ..frames import Frame, fields_of

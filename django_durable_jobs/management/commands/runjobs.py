@@ -11,6 +11,7 @@ import re
 import socket
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from django.core.checks import Tags
@@ -19,14 +20,18 @@ from django.db import DatabaseError
 
 from ... import registry
 from ...conf import get_settings
-from ...definitions import check_queue
 from ...errors import OptionError, WorkerNameTaken
 from ...operations.database import dialect
+from ...options import check_queue
+from ...rendering import visible
+from ...worker.liveness import ServiceLost
 from ...worker.options import WorkerOptions
+from ...worker.probes import Probes
 from ...worker.processes import remember_start
+from ...worker.registering import WAIT_FOR_DATABASE
 from ...worker.signals_os import leave, on_stop
-from ...worker.supervisor import DONE, Supervisor
-from ...worker.worker import WAIT_FOR_DATABASE, Worker
+from ...worker.supervisor import DONE, RECYCLED, Supervisor
+from ...worker.worker import Worker
 from ..preflight import (
     log_to_stderr_unless_configured,
     refuse_missing_tables,
@@ -145,6 +150,12 @@ class Command(BaseCommand):
         parser.add_argument(
             "--grace", type=_seconds(0, 86_400), metavar="SECONDS", help="Time for running jobs at a stop."
         )
+        parser.add_argument(
+            "--health-file",
+            type=Path,
+            metavar="PATH",
+            help="Touch this file once a second while the worker is well, for probes; it is removed at the end.",
+        )
         parser.add_argument("--autoreload", action="store_true", help="Restart when code changes; for development.")
         parser.add_argument(
             "--alone",
@@ -171,9 +182,10 @@ class Command(BaseCommand):
         if given["autoreload"] and not is_child:
             runner = Reloader(options.name, _arguments_for_children(given), grace=options.grace)
         elif given["processes"] is not None:
-            runner = Supervisor(options, given["processes"], _arguments_for_children(given, processes=False))
+            arguments = _arguments_for_children(given, processes=False)
+            runner = Supervisor(options, given["processes"], arguments, probes=_probes(given))
         else:
-            runner = Worker(options)
+            runner = Worker(options, probes=_probes(given))
         restore = on_stop(runner, child=is_child)
         if given["autoreload"] and is_child:
             watch = Watch(runner)
@@ -185,14 +197,16 @@ class Command(BaseCommand):
                 restore()  # somebody called the command, and goes on
         if watch is not None and watch.changed:
             sys.exit(CHANGED)
-        if isinstance(runner, Worker) and runner.drained and options.supervised:
-            sys.exit(DONE)
+        if isinstance(runner, Worker) and options.supervised and (runner.drained or runner.recycles):
+            sys.exit(DONE if runner.drained else RECYCLED)
 
     def _run(self, runner: Worker | Supervisor | Reloader) -> None:
         try:
             runner.run()
         except WorkerNameTaken as error:
             raise CommandError(str(error), returncode=2) from None
+        except ServiceLost as error:
+            raise CommandError(str(error)) from error
         except DatabaseError as error:
             text = " ".join(str(error).split())  # one line; drivers write several
             if dialect().is_disconnect(error):
@@ -205,6 +219,8 @@ class Command(BaseCommand):
             raise CommandError(f"--worker-id is longer than {LONGEST_NAME} characters.", returncode=2)
         if given["alone"] and not given["queue"]:
             raise CommandError("--alone needs --queue. Workers start this themselves.", returncode=2)
+        if given["health_file"] is not None:
+            _refuse_unusable(given["health_file"], autoreload=given["autoreload"])
         concurrency = given["concurrency"] or settings.concurrency
         queues: dict[str, int] | None = None
         if given["queue"]:
@@ -235,6 +251,29 @@ class Command(BaseCommand):
             parent_pid=given["parent_pid"],
             **overrides,
         )
+
+
+def _refuse_unusable(health_file: Path, *, autoreload: bool) -> None:
+    """Refuse a health file that cannot be touched, before anything looks at it; an old one is no sign of life."""
+    if autoreload:
+        raise CommandError("--health-file and --autoreload do not go together: leave one of them out.", returncode=2)
+    try:
+        if health_file.exists() and not (health_file.is_file() and health_file.stat().st_size == 0):
+            raise OSError("it is there already, and is no empty file")  # noqa: TRY301 -- it would be removed
+        health_file.touch()
+        health_file.unlink()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise CommandError(
+            f"--health-file {visible(str(health_file))} cannot be written: {why}. Its folder must exist, and the user "
+            "of the worker may make files there.",
+            returncode=2,
+        ) from None
+
+
+def _probes(given: dict[str, Any]) -> Probes:
+    """Return who is told that the process lives; its parent speaks for a child."""
+    return Probes() if given["parent_pid"] is not None else Probes(given["health_file"], os.environ)
 
 
 def _worker_name(given: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import django_durable_jobs
 from django_durable_jobs import DurableJob, JobContext, JobHandle
-from django_durable_jobs.definitions import DECORATOR_OPTIONS, Options
 from django_durable_jobs.durable.options import EnqueueOptions, JobOptions
+from django_durable_jobs.options import DECORATOR_OPTIONS, Options
 from tests.docs.facts.markdown_tables import code, listed, markdown_table, prose
 
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
@@ -81,6 +81,14 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "delay": ("how long after the enqueue the job is due, `timedelta` or seconds", "at once"),
     "run_at": ("the moment when it is due, an aware `datetime`", "at once"),
     "timeout": ("how long an attempt may take, `timedelta` or seconds; asked for at its durable calls", "no limit"),
+    "hard_timeout": (
+        "how long an attempt may take until its code is interrupted, then its process replaced; `timedelta` or seconds",
+        "`HARD_TIMEOUT`",
+    ),
+    "on_crash": (
+        "`retry` (at least once), or `fail` (at most once): what becomes of the job when its worker died with it",
+        "`retry`",
+    ),
     "determinism": ("what happens when the code does not make its recorded calls", "`DETERMINISM`"),
     "id": ("a `UUID` from `new_job_id()`: the same enqueue repeated finds the first job", "a new one"),
     "concurrency": ("how many of these jobs run at once over the whole fleet (1 to 1000)", "no limit"),

@@ -41,6 +41,7 @@ EFFECTS: Final[dict[str, str]] = {
     "wake": "what it waited for has come",
     "stop": "the holder obeys an order to cancel",
     "cancel": "`cancel(job)`, of a job that does not run",
+    "abort": "`cancel(job, force=True)`, of a running job: its lease is over",
     "recall": "`cancel(job)`, of a job whose compensations must run first",
     "retry": "`retry(job)`, or the admin's action; at least one more attempt",
     "line_up": "the same, of a job that has no place in its line: it waits for its turn",
