@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
@@ -12,9 +12,11 @@ from asgiref.sync import sync_to_async
 from .. import registry
 from ..definitions import OF_THE_FUNCTION, Definition, Options
 from ..errors import ArgumentError, DefinitionError
+from ..events import JobCompletedEvent, JobFailedEvent, JobRetryingEvent, JobStartedEvent
 from ..operations.coalesce import enqueue_once
 from ..operations.enqueue import Request
 from ..operations.enqueue import enqueue as store
+from ..signals import job_completed, job_failed, job_retrying, job_started
 from .handle import JobHandle
 
 if TYPE_CHECKING:
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+E = TypeVar("E")
 R_co = TypeVar("R_co", covariant=True)
+
+Hook = Callable[[E], Any]
 
 __all__ = ["DurableJob", "Invocation", "aenqueue", "enqueue", "enqueue_many", "get_job"]
 
@@ -99,6 +104,32 @@ class DurableJob(Generic[P, R]):
         error of a bad item names its index.
         """
         return enqueue_many(_invocation(self, item, index) for index, item in enumerate(arguments))
+
+    # Hooks ---------------------------------------------------------------------------------------------------
+
+    def on_start(self, hook: Hook[JobStartedEvent]) -> Hook[JobStartedEvent]:
+        """Have a function called with the event whenever an attempt of such a job begins; a decorator.
+
+        All hooks are called in the worker, after the fact is committed, in a thread of their own; one that raises is
+        logged and changes nothing. They are receivers of ``signals`` with this job as their sender, and may be async.
+        """
+        job_started.hook(self, hook)
+        return hook
+
+    def on_complete(self, hook: Hook[JobCompletedEvent]) -> Hook[JobCompletedEvent]:
+        """The same when such a job has completed."""
+        job_completed.hook(self, hook)
+        return hook
+
+    def on_failure(self, hook: Hook[JobFailedEvent]) -> Hook[JobFailedEvent]:
+        """The same when such a job has failed for good."""
+        job_failed.hook(self, hook)
+        return hook
+
+    def on_retry(self, hook: Hook[JobRetryingEvent]) -> Hook[JobRetryingEvent]:
+        """The same when an attempt of such a job has failed and another one is to come."""
+        job_retrying.hook(self, hook)
+        return hook
 
     async def aenqueue_many(
         self, arguments: Iterable[Invocation[R] | tuple[Any, ...] | dict[str, Any]]

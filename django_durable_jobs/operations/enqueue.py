@@ -27,6 +27,7 @@ from ..ids import new_job_id
 from ..keys import key_of
 from ..models import Job
 from ..rendering import safe_str
+from .facts import tell_enqueued
 from .sequences import advance_after_commit, lined_up
 
 NOTIFY_PAUSE: Final = 0.005
@@ -176,6 +177,7 @@ def _store(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
     else:
         dialect.again_after_conflict(lambda: dialect.insert_jobs(jobs, notify))
     fault("enqueued")
+    tell_enqueued(jobs)
     if keys:
         advance_after_commit(keys)
 

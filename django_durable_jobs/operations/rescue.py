@@ -22,6 +22,7 @@ from ..models import Attempt, Job, Worker
 from . import reports
 from .compensations import COMPENSATION, ENDING, kinds, note_lost
 from .database import alias, dialect, jobs
+from .facts import tell_lost
 from .reports import RUN
 from .sequences import advance_after_commit
 from .transition import move
@@ -98,6 +99,7 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, undoes: set[str], res
     if not alone or (job.cancel_requested_at is not None and ENDING not in undoes):
         if move("rescue", this, rescues=F("rescues") + 1, attempt=F("attempt") - 1):
             result.returned.append(job.id)
+            tell_lost(job, worker_name, None)
         return
     over = job.attempt >= job.max_attempts
     if RUN in undoes and over and ENDING not in undoes:
@@ -115,6 +117,7 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, undoes: set[str], res
     else:
         result.returned.append(job.id)
     _record(job, error, worker_name)
+    tell_lost(job, worker_name, error if job.id in {one.id for one in result.failed} else None)
 
 
 def _group(job: Job) -> Group | None:

@@ -13,6 +13,7 @@ from typing import Final
 from ..clock import SYSTEM, Clock
 from ..operations.queues import queue_names
 from . import sessions
+from .announcer import announcing
 from .options import WorkerOptions
 from .processes import Child
 from .quarantine import Quarantine
@@ -64,6 +65,11 @@ class Supervisor:
     def run(self) -> None:
         """Work until stopped, or until every child has ended by itself."""
         sessions.install()
+        with announcing():
+            self._run()
+        logger.info("Supervisor %s has stopped", self._options.name)
+
+    def _run(self) -> None:
         logger.info("Supervisor %s starts %d workers", self._options.name, len(self._slots))
         self._chores.start()
         try:
@@ -73,7 +79,6 @@ class Supervisor:
                 self._bell.wait(WATCH)
         finally:
             self._shut_down()
-        logger.info("Supervisor %s has stopped", self._options.name)
 
     def _queues(self) -> list[str]:
         return queue_names() if self._options.queues is None else list(self._options.queues)

@@ -21,6 +21,7 @@ from ..operations.database import dialect
 from ..operations.queues import queue_names
 from ..operations.workers import register, stopped
 from . import sessions
+from .announcer import announcing
 from .chunks import ChunkExecutor
 from .control import Control, Heard
 from .dispatcher import Dispatcher
@@ -82,7 +83,8 @@ class Worker:
         sessions.install()
         sessions.mark_thread_as_ours()
         try:
-            self._run()
+            with announcing():
+                self._run()
         finally:
             # The caller's thread goes on with its own connections where a worker ran inside another program.
             sessions.mark_thread_as_ours(ours=False)
