@@ -114,7 +114,10 @@ class EventSignal(Signal, Generic[E]):
         """Tell of facts that are committed."""
         courier = _couriers[-1] if _couriers else EventSignal.deliver
         for event in events:
-            courier(self, event)
+            try:
+                courier(self, event)
+            except Exception:  # such as no memory for a thread: what was committed goes on all the same
+                logger.exception("%s could not be told", type(event).__name__, extra=event.log_fields())
 
     def tell_after_commit(self, events: Iterable[E]) -> None:
         """Tell of facts when the present transaction on the jobs' database commits; never, if it does not."""
