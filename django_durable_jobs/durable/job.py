@@ -105,6 +105,12 @@ class DurableJob(Generic[P, R]):
         """
         return enqueue_many(_invocation(self, item, index) for index, item in enumerate(arguments))
 
+    async def aenqueue_many(
+        self, arguments: Iterable[Invocation[R] | tuple[Any, ...] | dict[str, Any]]
+    ) -> list[JobHandle[R]]:
+        """Do what ``enqueue_many`` does without blocking the event loop."""
+        return await sync_to_async(self.enqueue_many)(arguments)
+
     # Hooks ---------------------------------------------------------------------------------------------------
 
     def on_start(self, hook: Hook[JobStartedEvent]) -> Hook[JobStartedEvent]:
@@ -130,12 +136,6 @@ class DurableJob(Generic[P, R]):
         """The same when an attempt of such a job has failed and another one is to come."""
         job_retrying.hook(self, hook)
         return hook
-
-    async def aenqueue_many(
-        self, arguments: Iterable[Invocation[R] | tuple[Any, ...] | dict[str, Any]]
-    ) -> list[JobHandle[R]]:
-        """Do what ``enqueue_many`` does without blocking the event loop."""
-        return await sync_to_async(self.enqueue_many)(arguments)
 
 
 class AsyncDurableJob(DurableJob[P, R]):

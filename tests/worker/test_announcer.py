@@ -56,9 +56,11 @@ def worker_beside() -> Iterator[None]:
 
 
 def test_a11_a_worker_tells_of_itself_and_of_how_long_its_jobs_took() -> None:
+    threads: set[str] = set()
     takes_a_moment.enqueue(1)
-    with listening() as told:
+    with connected(lambda **_more: threads.add(threading.current_thread().name)), listening() as told:
         drain()
+    assert threads == {THREAD}
     assert kinds(told) == ["worker_started", "job_started", "job_completed", "worker_stopped"]
     completed = told[2]
     assert isinstance(completed, JobCompletedEvent)

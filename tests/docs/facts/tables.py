@@ -12,7 +12,7 @@ from tests.docs.facts.markdown_tables import code, first_line, listed, markdown_
 
 LATER: Final = "kept for what comes later; empty"
 RESERVED: Final = (
-    *("batch_id", "occurrence_id", "paused_from", "pause_requested_at", "expires_at", "tenant", "unique_key"),
+    *("batch_id", "occurrence_id", "expires_at", "tenant", "unique_key"),
     *("concurrency_key", "tags"),
 )
 COLUMNS: Final[dict[str, dict[str, str]]] = {
@@ -43,6 +43,10 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "origin_id": "the job that it was forked from",
         "waiting_for": "what a waiting job waits for",
         "cancel_requested_at": "when an order to cancel came",
+        "pause_requested_at": "when an order came to pause it while it ran",
+        "paused_from": "the status to which `resume` leads back; set exactly while it is paused",
+        "paused_by": "who had it paused last, until it is resumed",
+        "pause_reason": "why",
         "sequence_key": "jobs of one key run strictly one after the other",
         "progress": "what the job last said of its progress: current, total, message",
         **dict.fromkeys(RESERVED, LATER),
