@@ -16,7 +16,7 @@ import logging
 import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from inspect import iscoroutinefunction
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -57,8 +57,6 @@ Courier = Callable[["EventSignal[Any]", Event], object]
 _senders: dict[str, str] = {}
 """Names that receivers were connected for: Django knows a sender by its identity, and equal names may be two texts."""
 _couriers: list[Courier] = []
-# A process that a job forks has none of its parent's threads.
-os.register_at_fork(after_in_child=_couriers.clear)
 
 
 class EventSignal(Signal, Generic[E]):
@@ -154,9 +152,16 @@ def _name_of(sender: object) -> str | None:
     return _senders.setdefault(name, name)
 
 
+@cache
+def _forget_couriers_in_forks() -> None:
+    # A process that a job forks has none of its parent's threads.
+    os.register_at_fork(after_in_child=_couriers.clear)
+
+
 @contextmanager
 def handing_over(courier: Courier) -> Generator[None]:
     """Have a courier call the receivers of what is told meanwhile in this process."""
+    _forget_couriers_in_forks()
     _couriers.append(courier)
     try:
         yield

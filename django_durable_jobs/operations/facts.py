@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from ..events import (
@@ -16,7 +16,6 @@ from ..events import (
     JobCancelledEvent,
     JobCompletedEvent,
     JobEnqueuedEvent,
-    JobEvent,
     JobFailedEvent,
     JobParkedEvent,
     JobPausedEvent,
@@ -54,8 +53,7 @@ if TYPE_CHECKING:
     from .finish import Ending
     from .orders import Mode
 
-E = TypeVar("E", bound=JobEvent)
-OF_A_ROW = ("id", "definition", "queue", "attempt")
+_OF_A_ROW = ("id", "definition", "queue", "attempt")
 
 
 def _of_row(job: Job | Claimed) -> dict[str, Any]:
@@ -101,26 +99,28 @@ def tell_ended(endings: Sequence[Ending]) -> None:
     """Tell of attempts that ended otherwise, in the transaction that stored that."""
     if not EventSignal.anybody:
         return
-    due = _due([one.job.id for one in endings if isinstance(one.outcome, BackedOff | Snoozed)])
+    due = _due([one for one in endings if isinstance(one.outcome, BackedOff | Snoozed)])
     for one in endings:
         _tell_ended(one, due)
     tell_paused([one.job.id for one in endings if not isinstance(one.outcome, Failed | Cancelled)])
 
 
-def _due(ids: Collection[UUID]) -> dict[UUID, Any]:
-    heard = job_retrying.receivers or job_snoozed.receivers
-    return dict(jobs().filter(id__in=ids).values_list("id", "run_at")) if heard and ids else {}
+def _due(endings: Iterable[Ending]) -> dict[UUID, Any]:
+    """Say when those of these jobs are due again of which somebody wants to hear."""
+    names = ((one.job.id, one.job.definition) for one in endings)
+    ids = [job_id for job_id, name in names if job_retrying.hears(name) or job_snoozed.hears(name)]
+    return dict(jobs().filter(id__in=ids).values_list("id", "run_at")) if ids else {}
 
 
 def _tell_ended(one: Ending, due: dict[UUID, Any]) -> None:
     match one.outcome:
         case Failed(failure) if job_failed.receivers:
             job_failed.tell_after_commit([JobFailedEvent(**_of(one), error=failure.error)])
-        case BackedOff(failure) if job_retrying.receivers:
+        case BackedOff(failure) if one.job.id in due:
             job_retrying.tell_after_commit(
                 [JobRetryingEvent(**_of(one), error=failure.error, next_run_at=due[one.job.id])]
             )
-        case Snoozed() if job_snoozed.receivers:
+        case Snoozed() if one.job.id in due:
             job_snoozed.tell_after_commit([JobSnoozedEvent(**_of(one), next_run_at=due[one.job.id])])
         case Parked(waits, until) if job_parked.receivers:
             job_parked.tell_after_commit([JobParkedEvent(**_of(one), waiting_for=waits, until=until)])
@@ -181,4 +181,4 @@ def tell_lost(job: Job, worker: str, error: str | None) -> None:
 
 def _read(signal: EventSignal[Any], ids: Collection[UUID], *columns: str, **where: str) -> Iterator[Job]:
     if signal.receivers and ids:
-        yield from jobs().filter(id__in=ids, **where).only(*OF_A_ROW, *columns).order_by("id")
+        yield from jobs().filter(id__in=ids, **where).only(*_OF_A_ROW, *columns).order_by("id")
