@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from django_durable_jobs import durable_job, enqueue_many, signals
-from django_durable_jobs.events import JobCompletedEvent, WorkerStoppedEvent
+from django_durable_jobs import call, current_job, durable_job, enqueue_many, pause, signals
+from django_durable_jobs.events import JobCompletedEvent, JobPausedEvent, JobReleasedEvent, WorkerStoppedEvent
 from django_durable_jobs.models import Job
 from django_durable_jobs.operations import facts
+from django_durable_jobs.signals import handing_over
 from django_durable_jobs.worker import announcer
 from django_durable_jobs.worker.announcer import Announcer, announcing
 from django_durable_jobs.worker.options import WorkerOptions
 from django_durable_jobs.worker.worker import Worker
 from tests.durable.running import COMMITS
 from tests.jobs import noop
-from tests.listening import connected, kinds, listening
+from tests.listening import SIGNALS, connected, kinds, listening
 from tests.waiting import eventually
 
 pytestmark = COMMITS
@@ -67,6 +68,27 @@ def test_a11_a_worker_tells_of_itself_and_of_how_long_its_jobs_took() -> None:
     assert completed.worker == "told"
     assert completed.duration is not None
     assert completed.duration.total_seconds() >= 0.01
+
+
+@durable_job
+def pauses_itself() -> None:
+    pause(current_job().id, reason="enough", by="itself")
+    call(len, "a")
+    call(len, "b")
+
+
+def test_c6_a_job_that_comes_to_be_paused_at_its_call_is_told_of_as_given_back_and_paused() -> None:
+    pauses_itself.enqueue()
+    # Where orders are announced, the first call may see it already.
+    everything_else = [signal for signal in SIGNALS.values() if signal is not signals.checkpoint_saved]
+    with listening(*everything_else) as told:
+        drain()
+    assert kinds(told)[1:-1] == ["job_started", "job_released", "job_paused"]
+    released, paused = told[-3:-1]
+    assert isinstance(released, JobReleasedEvent)
+    assert released.duration is not None
+    assert isinstance(paused, JobPausedEvent)
+    assert (paused.mode, paused.by, paused.reason) == ("graceful", "itself", "enough")
 
 
 def test_i29_a_receiver_that_hangs_holds_up_no_job() -> None:
@@ -148,6 +170,17 @@ def test_receivers_that_do_not_end_do_not_keep_a_process_from_ending(caplog: pyt
         may_go_on.set()
     assert "were not done within 0 s; 2 events are not told" in caplog.text
     eventually(lambda: not some._thread.is_alive() if some._thread else True)
+
+
+def test_i29_what_cannot_be_told_is_committed_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    def no_thread(*_what: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with listening(signals.job_enqueued) as told, handing_over(no_thread):
+        job = noop.enqueue(1)
+    assert told == []
+    assert job.status == "pending"
+    assert "JobEnqueuedEvent could not be told" in caplog.text
 
 
 def test_where_nobody_listens_no_event_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
