@@ -12,6 +12,9 @@ _NEEDS: Final = {
     "debounce_key": "debounce",
     "debounce_max": "debounce",
     "throttle_key": "throttle",
+    "unique_for": "unique_key",
+    "unique_until": "unique_key",
+    "on_conflict": "unique_key",
 }
 _EXCLUDE: Final = (
     ("debounce", "throttle", "the one takes the last call of a series, the other the first."),
@@ -19,6 +22,8 @@ _EXCLUDE: Final = (
     ("debounce", "run_at", "debounce says when the job is due."),
     ("debounce", "sequence_key", "a job that is put off again and again would hold up its sequence."),
     ("debounce", "id", "the enqueue may be answered with a job that is there already."),
+    ("debounce", "unique_key", "each says which job an enqueue is answered with."),
+    ("throttle", "unique_key", "each says which job an enqueue is answered with."),
     ("throttle", "id", "the enqueue may be answered with a job that is there already."),
 )
 _CONCERNED: Final = frozenset({*_NEEDS, *(name for name, _other, _why in _EXCLUDE)})

@@ -22,7 +22,7 @@ from .combinations import refuse_combinations
 from .determinism import Determinism
 from .errors import DefinitionError, OptionError, _as_delay
 from .ids import is_job_id
-from .keys import Key, key_rule
+from .keys import Key, choice_rule, key_rule
 from .serialization import ArgumentCodec, Codec
 
 MAX_ATTEMPTS: Final = 1000
@@ -56,6 +56,10 @@ class Options:
     debounce_max: timedelta | None = None
     throttle: timedelta | None = None
     throttle_key: Key | None = None
+    unique_key: Key | None = None
+    unique_for: timedelta | None = None
+    unique_until: str | None = None
+    on_conflict: str | None = None
     determinism: Determinism | None = None
 
     def changed(self, given: Mapping[str, object]) -> Options:
@@ -176,15 +180,14 @@ def _check_id(value: object) -> UUID | None:
     if value is None or (isinstance(value, UUID) and is_job_id(value)):
         return value
     given = f"{value} of version {value.version}" if isinstance(value, UUID) else _shown(value)
-    # Claims and retention walk the primary key by time: a job under any other id would be taken out of turn and kept
-    # or looked at for ever.
+    # Claims and retention walk the primary key by time: another id would be out of turn, and kept for ever.
     raise OptionError(
         f"id must be a uuid.UUID of version 7, since ids of jobs sort by their creation, not {given}. Make one with "
         "django_durable_jobs.new_job_id() and store it with your own row: a repeated enqueue finds the first job."
     )
 
 
-def _length_rule(name: str) -> Callable[[object], timedelta | None]:
+def _length(name: str) -> Callable[[object], timedelta | None]:
     return lambda value: check_timeout(value, name)
 
 
@@ -202,11 +205,15 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "sequence_key": key_rule("sequence_key"),
     "chunk": check_chunk,
     "chunk_timeout": check_chunk_timeout,
-    "debounce": _length_rule("debounce"),
+    "debounce": _length("debounce"),
     "debounce_key": key_rule("debounce_key"),
-    "debounce_max": _length_rule("debounce_max"),
-    "throttle": _length_rule("throttle"),
+    "debounce_max": _length("debounce_max"),
+    "throttle": _length("throttle"),
     "throttle_key": key_rule("throttle_key"),
+    "unique_key": key_rule("unique_key"),
+    "unique_for": _length("unique_for"),
+    "unique_until": choice_rule("unique_until", "finished", "started"),
+    "on_conflict": choice_rule("on_conflict", "return", "raise", "replace"),
     "determinism": _check_determinism,
 }
 assert set(_RULES) == {entry.name for entry in fields(Options)}  # noqa: S101 -- a slip of ours, seen at import

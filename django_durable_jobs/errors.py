@@ -25,6 +25,7 @@
     ├── NonDeterminism (RuntimeError)      replay met another call than the recorded one
     ├── HistoryUnreadable (ValueError)     this is not a recorded history, or one of another version
     ├── TooDeep (RecursionError)           calls or children are nested deeper than the settings allow
+    ├── JobExists                          another live job holds the unique key
     ├── WorkerNameTaken                    a live worker has this id
     ├── JobFailed                          ``result()`` of a job that did not complete
     │   ├── ChildFailed                    children of a ``gather()`` ended without a result
@@ -50,6 +51,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
+from uuid import UUID
 
 
 class DurableJobsError(Exception):
@@ -149,6 +151,15 @@ class HistoryUnreadable(DurableJobsError, ValueError):
 
 class TooDeep(DurableJobsError, RecursionError):
     """Durable calls or children are nested deeper than the settings allow."""
+
+
+class JobExists(DurableJobsError):
+    """Another job holds the unique key."""
+
+    def __init__(self, message: str = "", job_id: UUID | None = None) -> None:
+        """Take the message, and the id of that job."""
+        super().__init__(message)
+        self.job_id = job_id
 
 
 class WorkerNameTaken(DurableJobsError):

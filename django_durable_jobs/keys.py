@@ -1,4 +1,4 @@
-"""Keys that users give to jobs: a text, or a function of the job's arguments that returns one."""
+"""Keys that users give to jobs: a text, or a function of the job's arguments that returns one; and what they do."""
 
 from __future__ import annotations
 
@@ -31,6 +31,17 @@ def key_rule(name: str) -> Callable[[object], Key | None]:
         if inspect.iscoroutinefunction(value):
             raise OptionError(f"{name} must be a plain function: {_named(value)} is an async one.")
         return value
+
+    return check
+
+
+def choice_rule(name: str, *allowed: str) -> Callable[[object], str | None]:
+    """Return the check of an option that is one of a few words."""
+
+    def check(value: object) -> str | None:
+        if value is None or (isinstance(value, str) and value in allowed):
+            return value
+        raise OptionError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {safe_repr(value, 80)}.")
 
     return check
 

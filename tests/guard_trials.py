@@ -8,22 +8,22 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
+import pytest
+
 from tests.databases import RUN_VARIABLE, URL_VARIABLE, Lane
+from tests.guard_forks import Run, WarmProcess
 from tests.lanes import remove_test_databases
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 COPIED: Final = ("django_durable_jobs", "tests", "pyproject.toml")
 """What a test needs of the tree."""
@@ -94,7 +94,16 @@ class Trial:
 
     snapshot: Path
     servers: dict[Lane, str]
-    _running: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    together: int
+    """How many tests may run at once."""
+    _processes: list[WarmProcess] = field(init=False)
+    _idle: SimpleQueue[WarmProcess] = field(init=False, default_factory=SimpleQueue)
+
+    def __post_init__(self) -> None:
+        """Start the processes."""
+        self._processes = [WarmProcess() for _ in range(self.together)]
+        for process in self._processes:
+            self._idle.put(process)
 
     def try_all_unpatched(self, lane: Lane, guards: Sequence[Guard]) -> list[Verdict]:
         """Run the tests of a lane in one go; return the guards whose tests do not pass as the tree is."""
@@ -127,7 +136,7 @@ class Trial:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="durable-jobs-guard-", ignore_cleanup_errors=True) as folder:
             tree = Path(folder).resolve()
-            copy_tree(self.snapshot, tree)
+            copy_tree(self.snapshot, tree, os.link)  # nothing is written to a file of the tree but by replacing it
             try:
                 guard.remove_from(tree)
             except BadGuards as stale:
@@ -152,54 +161,32 @@ class Trial:
     def _pytest(self, tree: Path, lane: Lane, tests: Sequence[str], *, seconds: float) -> tuple[int, list[Case], str]:
         with tempfile.TemporaryDirectory(prefix="durable-jobs-guard-", ignore_cleanup_errors=True) as folder:
             output, report = Path(folder) / "output", Path(folder) / "report.xml"
-            run = Path(folder).name.rpartition("-")[2]
+            name = Path(folder).name.rpartition("-")[2]
             url = self.servers.get(lane) or f"sqlite:///{folder}/outer.sqlite3"
-            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *tests]
-            with output.open("wb") as file:
-                process = subprocess.Popen(
-                    command,
-                    cwd=tree,
-                    env={
-                        **os.environ,
-                        URL_VARIABLE: url,
-                        RUN_VARIABLE: run,
-                        # The copy comes before a package that is installed in place.
-                        "PYTHONPATH": str(tree),
-                        # Compiled files are written even if the machine is set not to: the first run leaves them in
-                        # the snapshot for all copies. Compiling again would double the time of a trial.
-                        "PYTHONDONTWRITEBYTECODE": "",
-                    },
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                )
-            self._running.add(process)
+            run = Run(
+                tree=str(tree),
+                arguments=["-q", "-p", "no:cacheprovider", f"--junitxml={report}", *tests],
+                environment={**os.environ, URL_VARIABLE: url, RUN_VARIABLE: name, "PYTHONPATH": str(tree)},
+                output=str(output),
+            )
+            process = self._idle.get()
             try:
-                exit_code = process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                exit_code = _end(process)
+                exit_code = process.run(run, seconds=seconds)
             finally:
-                self._running.discard(process)
-            if exit_code < 0:
-                remove_test_databases(lane, url, run)
+                self._idle.put(process)
+            if exit_code not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+                remove_test_databases(lane, url, name)
             return exit_code, list(_cases(report)), output.read_text(errors="replace")
 
-    def end(self) -> None:
+    def interrupt(self) -> None:
         """End what still runs."""
-        for process in list(self._running):
-            _end(process)
+        for process in self._processes:
+            process.interrupt()
 
-
-def _end(process: subprocess.Popen[bytes]) -> int:
-    """End pytest as Ctrl-C would, so that its fixtures stop what they started."""
-    with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGINT)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    return -signal.SIGINT
+    def end(self) -> None:
+        """Let go of the processes, when nothing runs any more."""
+        for process in self._processes:
+            process.end()
 
 
 def _cases(report: Path) -> Iterator[Case]:
@@ -225,10 +212,11 @@ def _tail(output: str) -> str:
     return " / ".join([line for line in output.splitlines() if line.strip()][-3:])[-300:]
 
 
-def copy_tree(source: Path, target: Path) -> None:
+def copy_tree(source: Path, target: Path, copy: Callable[[str, str], object] = shutil.copy2) -> None:
     """Copy what tests need, compiled files included: they stay valid, and compiling again costs more than copying."""
     for name in COPIED:
         if (source / name).is_dir():
-            shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("benchmarks"))
+            ignored = shutil.ignore_patterns("benchmarks")
+            shutil.copytree(source / name, target / name, ignore=ignored, copy_function=copy)
         else:
-            shutil.copy2(source / name, target / name)
+            copy(str(source / name), str(target / name))

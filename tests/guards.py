@@ -72,7 +72,8 @@ def try_guards(guards: Sequence[Guard], *, together: int, tests_have_passed: boo
         snapshot = folder / "snapshot"
         snapshot.mkdir()
         copy_tree(ROOT, snapshot)
-        trial = Trial(snapshot, {})
+        trial = Trial(snapshot, {}, together)
+        stack.callback(trial.end)
         lanes: dict[Lane, list[Guard]] = {}
         for guard in guards:
             lanes.setdefault(guard.lane, []).append(guard)
@@ -92,7 +93,7 @@ def try_guards(guards: Sequence[Guard], *, together: int, tests_have_passed: boo
                     note(verdict)
             except BaseException:
                 executor.shutdown(wait=False, cancel_futures=True)
-                trial.end()
+                trial.interrupt()
                 raise
     return [verdicts[guard.name] for guard in guards]
 

@@ -16,6 +16,7 @@ from ..errors import (
     ApprovalExpired,
     ArgumentError,
     DurableJobsError,
+    JobExists,
     OptionError,
     SerializationError,
     TransitionRefused,
@@ -65,7 +66,7 @@ def _answer(error: Exception) -> tuple[int | None, str, dict[str, str]]:
 
 def _status_of(error: DurableJobsError) -> int:
     match error:
-        case TransitionRefused() | ApprovalDecided() | ApprovalExpired():
+        case TransitionRefused() | JobExists() | ApprovalDecided() | ApprovalExpired():
             return 409
         case OptionError() | ArgumentError() | SerializationError():
             return 400

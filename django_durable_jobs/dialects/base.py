@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models import QuerySet
 
 Result = TypeVar("Result")
 
@@ -92,6 +93,13 @@ class Dialect(Transactions):
             cursor.execute(
                 f"INSERT INTO {self.table(model)} ({column}) VALUES {rows} {self.on_conflict(column)}", ordered
             )
+
+    def latest(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the query for rows as others have committed them by now, in a transaction of any isolation level.
+
+        Elsewhere than on MySQL a snapshot that is too old shows at the lock of a row that changed, as a conflict.
+        """
+        return rows
 
     def on_conflict(self, column: str) -> str:
         """Return the end of an INSERT that takes the rows which are there already for its own."""

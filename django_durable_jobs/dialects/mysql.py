@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
+from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django.db import DatabaseError
 
+from ..conf import get_settings
 from .base import Dialect
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models import QuerySet
 
 CONFLICTS: Final = frozenset({1205, 1213, 1020})
 """Lock wait timeout, deadlock, and MariaDB's "record has changed since last read"."""
@@ -45,14 +48,26 @@ class MySQL(Dialect):
         connection: Any = self.connection
         return "LOCK IN SHARE MODE SKIP LOCKED" if connection.mysql_is_mariadb else "FOR SHARE SKIP LOCKED"
 
+    def latest(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        """Read with a lock: at REPEATABLE READ anything else is as the caller's transaction first saw it."""
+        return rows.select_for_update()
+
     def on_conflict(self, column: str) -> str:
         """Say the same in these servers' own words."""
         return f"ON DUPLICATE KEY UPDATE {column} = {column}"
 
     def prepare_worker_connection(self, connection: BaseDatabaseWrapper) -> None:
-        """Claim at READ COMMITTED: at REPEATABLE READ a claim locks gaps and sees a stale snapshot."""
+        """Claim at READ COMMITTED: at REPEATABLE READ a claim locks gaps and sees a stale snapshot.
+
+        A process that stands still in the middle of a transaction gets its locks taken away after one lease (MariaDB;
+        MySQL has no such limit).
+        """
+        ours: Any = connection
         with connection.cursor() as cursor:
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            if ours.mysql_is_mariadb:
+                seconds = ceil(get_settings().lease.total_seconds())
+                cursor.execute(f"SET SESSION idle_transaction_timeout = {seconds}")
 
     def has_open_transaction(self, connection: BaseDatabaseWrapper) -> bool:
         """Ask the driver, if it is one that keeps the server's word about it (PyMySQL); without a query."""

@@ -27,8 +27,9 @@ COPY_FROM: Final = 200
 MINIMUM: Final = 140_000
 CONFLICTS: Final = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, lock not available."""
-AWAY: Final = frozenset({"25006", "57014", "57P01", "57P02", "57P03", "53300", "53100", "53200"})
-"""Read-only, statement timeout, shutdown, starting up, too many connections, disk or memory full."""
+AWAY: Final = frozenset({"25006", "25P03", "57014", "57P01", "57P02", "57P03", "53300", "53100", "53200"})
+"""Read-only, too long between two statements, too long in one, shutdown, starting up, too many connections, disk or
+memory full."""
 _STORAGE: Final[dict[str, float]] = {
     # The defaults wait for 20 % of the table to die: on a million kept jobs that is 200,000 dead rows.
     "autovacuum_vacuum_scale_factor": 0.01,
@@ -93,9 +94,18 @@ class PostgreSQLSession(Dialect):
             yield psycopg.Cursor(connection.connection)
 
     def prepare_worker_connection(self, connection: BaseDatabaseWrapper) -> None:
-        """Let the driver prepare what it sends again and again: planning costs more than a checkpoint's insert."""
-        if get_settings().prepared_statements:
-            connection.connection.prepare_threshold = 2
+        """Let the driver prepare what it sends again and again: planning costs more than a checkpoint's insert.
+
+        A process that stands still in the middle of a transaction gets its locks taken away after one lease. Behind a
+        pooler (settings without prepared statements) or in Django's pool the session would take that to others.
+        """
+        if not get_settings().prepared_statements:
+            return
+        connection.connection.prepare_threshold = 2
+        if not connection.settings_dict["OPTIONS"].get("pool"):
+            milliseconds = int(get_settings().lease.total_seconds() * 1000)
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}")
 
     def has_open_transaction(self, connection: BaseDatabaseWrapper) -> bool:
         """Ask the driver, without a query."""

@@ -43,7 +43,7 @@ class JobHandle(Generic[R]):
     id: UUID
     definition: str
     existing: bool = field(default=False, compare=False)
-    """Whether the enqueue was answered with a job that was there already (``debounce``, ``throttle``)."""
+    """Whether the enqueue was answered with a job that was there already (``unique_key``, ``debounce``, …)."""
 
     def job(self) -> Job:
         """Return the stored job; ``JobNotFound`` when its transaction rolled back or it was deleted."""

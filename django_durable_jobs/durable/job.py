@@ -16,6 +16,7 @@ from ..events import JobCompletedEvent, JobFailedEvent, JobRetryingEvent, JobSta
 from ..operations.coalesce import enqueue_once
 from ..operations.enqueue import Request
 from ..operations.enqueue import enqueue as store
+from ..operations.unique import enqueue_unique
 from ..signals import job_completed, job_failed, job_retrying, job_started
 from .handle import JobHandle
 
@@ -83,15 +84,16 @@ class DurableJob(Generic[P, R]):
         """Store a job that will call the function with these arguments.
 
         Inside ``atomic()`` the job is part of the transaction: it exists when that commits. Arguments are checked
-        and stored by value here (``ArgumentError``, ``SerializationError``), before any SQL. With ``debounce`` or
-        ``throttle`` the handle may be that of a job which is there already (``handle.existing``).
+        and stored by value here (``ArgumentError``, ``SerializationError``), before any SQL. With ``debounce``,
+        ``throttle`` or ``unique_key`` the handle may be that of a job which is there already (``handle.existing``).
+        Raises ``JobExists`` where ``on_conflict`` says so.
         """
         request = Request(self.definition, args, kwargs, self.options)
         if self.options.coalesces:
             job_id, existing = enqueue_once(request)
             return JobHandle(job_id, self.definition.name, existing)
-        (job_id,) = store([request])
-        return JobHandle(job_id, self.definition.name)
+        (handle,) = _stored([request])
+        return handle
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Do what ``enqueue`` does without blocking the event loop."""
@@ -194,9 +196,17 @@ async def aenqueue(job: DurableJob[P, R] | str, /, *args: Any, **kwargs: Any) ->
 
 def enqueue_many(invocations: Iterable[Invocation[R]]) -> list[JobHandle[R]]:
     """Store jobs of any definitions at once, all or none: ``enqueue_many([a.s(1), b.s(x=2)])``."""
-    requests = [_checked(one, index).request() for index, one in enumerate(invocations)]
+    return _stored([_checked(one, index).request() for index, one in enumerate(invocations)])
+
+
+def _stored(requests: list[Request]) -> list[JobHandle[Any]]:
+    if any(request.options.unique_key is not None for request in requests):
+        answers = enqueue_unique(requests)
+    else:
+        answers = [(job_id, False) for job_id in store(requests)]
     return [
-        JobHandle(job_id, request.definition.name) for job_id, request in zip(store(requests), requests, strict=True)
+        JobHandle(job_id, request.definition.name, existing)
+        for (job_id, existing), request in zip(answers, requests, strict=True)
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TypedDict
+from typing import Literal, TypedDict
 from uuid import UUID
 
 from ..backoff import Backoff
@@ -26,6 +26,10 @@ class _Options(TypedDict, total=False):
     debounce_max: timedelta | float | None
     throttle: timedelta | float | None
     throttle_key: Key | None
+    unique_key: Key | None
+    unique_for: timedelta | float | None
+    unique_until: Literal["finished", "started"] | None
+    on_conflict: Literal["return", "raise", "replace"] | None
     determinism: Determinism
 
 

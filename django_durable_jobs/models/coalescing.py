@@ -1,4 +1,4 @@
-"""Enqueues that are answered with one job: debounce and throttle."""
+"""Enqueues that are answered with one job: debounce, throttle and unique keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .fields import NameField
 
 
 class Coalescing(models.Model):
-    """The job that answers for a key: until it begins (debounce), or until a time (throttle)."""
+    """The job that answers for a key: until it begins (debounce), until a time (throttle), while it lives (unique)."""
 
     # One text and no further columns: MariaDB locks gaps of any unique index but the primary key. No longer than MySQL
     # is known to take in a unique column: Django warns every project of more.

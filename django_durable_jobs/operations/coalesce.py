@@ -20,12 +20,15 @@ from ..dialects.now import DatabaseNow
 from ..dialects.rows import NewJob
 from ..keys import key_of
 from ..models import Coalescing
-from ..states import Status
+from ..states import OPEN, Status
 from .database import alias, dialect, jobs
 from .enqueue import Request, insert, prepare
 
 NOT_BEGUN: Final = (Status.SCHEDULED, Status.PENDING)
+UNIQUE: Final = "unique"
+"""How the keys of rows begin that name the holder of a unique key; for these ``until`` is when to look at them."""
 BATCH: Final = 500
+LOOK_AGAIN: Final = timedelta(hours=1)
 LONGEST: Final = 250
 """Characters of a row's key; of a longer one, so many are kept and the rest is told apart by its hash."""
 READABLE: Final = 180
@@ -51,8 +54,13 @@ def _key(request: Request) -> str:
     given = getattr(options, f"{way}_key")
     if given is None:
         return f"{way} {name}"
-    key = f"{way} {name} {key_of(given, f'{way}_key', name, request.args, request.kwargs)}"
-    return key if len(key) <= LONGEST else f"{key[:READABLE]} {sha256(key.encode()).hexdigest()}"
+    return row_key(way, name, key_of(given, f"{way}_key", name, request.args, request.kwargs))
+
+
+def row_key(way: str, definition: str, key: str) -> str:
+    """Return the key of the row that says which job answers."""
+    whole = f"{way} {definition} {key}"
+    return whole if len(whole) <= LONGEST else f"{whole[:READABLE]} {sha256(whole.encode()).hexdigest()}"
 
 
 def _store_once(request: Request, job: NewJob, key: str) -> tuple[UUID, bool]:
@@ -95,8 +103,13 @@ def _put_off(job_id: UUID, payload: str, due: datetime, longest: timedelta | Non
 
 
 def prune_coalescing() -> int:
-    """Delete up to 500 rows that answer for nothing any more."""
+    """Look at up to 500 rows whose time is over, and delete those that answer for nothing any more."""
     answers = jobs().filter(id=OuterRef("job_id"), token=0).in_status(*NOT_BEGUN)
-    rows = Coalescing.objects.using(alias()).filter(Q(until__lt=DatabaseNow()) | Q(until=None))
-    over = rows.filter(~Q(Exists(answers)))
-    return over.filter(key__in=list(over.values_list("key", flat=True)[:BATCH])).delete()[0]
+    lives = jobs().filter(id=OuterRef("job_id")).in_status(*OPEN)
+    over = Coalescing.objects.using(alias()).filter(Q(until__lt=DatabaseNow()) | Q(until=None))
+    answering = Q(Exists(answers)) | (Q(key__startswith=f"{UNIQUE} ") & Q(Exists(lives)))
+    looked_at = list(over.order_by("until").values_list("key", flat=True)[:BATCH])
+    deleted = over.filter(~answering, key__in=looked_at).delete()[0]
+    # What is left is looked at later: live jobs must not keep others from their turn.
+    over.filter(key__in=looked_at).update(until=DatabaseNow() + LOOK_AGAIN)
+    return deleted

@@ -87,16 +87,19 @@ def _no_tables(database: str) -> str:
     )
 
 
-def prepare(requests: Sequence[Request]) -> list[NewJob]:
-    """Check requests as ``enqueue`` does, without any SQL, and return the jobs that they ask for."""
-    return _prepare(requests, get_settings())
+def prepare(requests: Sequence[Request], *, unique: bool = False) -> list[NewJob]:
+    """Check requests as ``enqueue`` does, without any SQL, and return the jobs that they ask for.
+
+    ``unique``: the caller looks after unique keys; nobody else may be given such jobs.
+    """
+    return _prepare(requests, get_settings(), unique=unique)
 
 
-def _prepare(requests: Sequence[Request], settings: Settings) -> list[NewJob]:
+def _prepare(requests: Sequence[Request], settings: Settings, *, unique: bool = False) -> list[NewJob]:
     jobs = []
     for index, request in enumerate(requests):
         try:
-            jobs.append(_new_job(request, settings))
+            jobs.append(_new_job(request, settings, unique=unique))
         except DurableJobsError as error:
             if len(requests) > 1:
                 error.args = (f"Job {index} of {len(requests)}: {error}", *error.args[1:])
@@ -104,12 +107,17 @@ def _prepare(requests: Sequence[Request], settings: Settings) -> list[NewJob]:
     return jobs
 
 
-def _new_job(request: Request, settings: Settings) -> NewJob:
+def _new_job(request: Request, settings: Settings, *, unique: bool) -> NewJob:
     definition, options = request.definition, request.options
     if options.coalesces:
         raise OptionError(
             f"{definition.name}: debounce and throttle work with enqueue(), one job at a time. Together with others it "
             "would have to be said which of them the others are answered with."
+        )
+    if options.unique_key is not None and not unique:
+        raise OptionError(
+            f"{definition.name}: unique_key works with enqueue() and enqueue_many(). A child or a compensation cannot "
+            "be answered with a job that belongs to others: give it .using(unique_key=None)."
         )
     retries = settings.retries if options.retries is None else options.retries
     priority = settings.priority if options.priority is None else options.priority
@@ -123,12 +131,20 @@ def _new_job(request: Request, settings: Settings) -> NewJob:
         options=None if options is definition.options else stored_options(options, definition.options),
         run_at=options.run_at,
         delay=options.delay,
-        more=None if options.sequence_key is None else {"sequence_key": _key(request, "sequence_key")},
+        more=_keys(request),
     )
 
 
-def _key(request: Request, name: str) -> str:
-    return key_of(getattr(request.options, name), name, request.definition.name, request.args, request.kwargs)
+def _keys(request: Request) -> dict[str, Any] | None:
+    options = request.options
+    if options.sequence_key is None and options.unique_key is None:
+        return None
+    given = {name: getattr(options, name) for name in ("sequence_key", "unique_key")}
+    return {
+        name: key_of(key, name, request.definition.name, request.args, request.kwargs)
+        for name, key in given.items()
+        if key is not None
+    }
 
 
 def stored_options(options: Options, usual: Options) -> str | None:
@@ -215,20 +231,21 @@ def _store_with_given_ids(jobs: list[NewJob], given: list[NewJob], dialect: Dial
     """Store jobs of which the caller chose ids: a repeated enqueue of the same job finds the first one."""
     if len({job.id for job in given}) < len(given):
         raise OptionError("The same id was given to two jobs of one call.")
-    known = _same_jobs(given, dialect)
+    known = same_jobs(given, dialect)
     fresh = [job for job in jobs if job.id not in known]
     try:
         with transaction.atomic(using=dialect.alias):
             _store(fresh, dialect, settings)
     except IntegrityError:
         # Somebody stored one of them in between. If theirs are the same jobs, all is well.
-        known = _same_jobs(given, dialect)
+        known = same_jobs(given, dialect)
         with transaction.atomic(using=dialect.alias):
             _store([job for job in jobs if job.id not in known], dialect, settings)
     return [job.id for job in jobs]
 
 
-def _same_jobs(given: list[NewJob], dialect: Dialect) -> set[UUID]:
+def same_jobs(given: list[NewJob], dialect: Dialect) -> set[UUID]:
+    """Return which of these jobs are stored already; ``OptionError`` for an id that belongs to another job."""
     stored = Job.objects.using(dialect.alias).filter(id__in=[job.id for job in given])
     found = {row[0]: row[1:] for row in stored.values_list("id", "definition", "payload")}
     for job in given:

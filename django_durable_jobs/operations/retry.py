@@ -19,6 +19,7 @@ from .compensations import being_undone, generation_of_a_retry
 from .database import dialect, jobs
 from .sequences import advance_after_commit, line_up_again
 from .transition import move
+from .unique import hold_again
 
 
 def retry(job: Identified | UUID | str, *, from_call: str | int | None = None) -> None:
@@ -31,11 +32,12 @@ def retry(job: Identified | UUID | str, *, from_call: str | int | None = None) -
     With ``from_call`` (``"3"``, ``"3.1"``) that call and everything after it runs again: a new generation of
     checkpoints begins there, the old one is kept as history; messages that those calls had received can be received
     again, their open children are cancelled. Raises ``JobNotFound``, ``TransitionRefused`` when its status, or what
-    was undone, does not allow it, and ``OptionError`` for a call that it has not come to; then nothing has changed.
+    was undone, does not allow it, ``JobExists`` when another job holds its unique key, and ``OptionError`` for a call
+    that it has not come to; then nothing has changed.
     """
     job_id = id_of(job)
     this = jobs().filter(id=job_id)
-    moved = dialect().in_own_transaction(lambda: _retry(this, from_call))
+    moved = dialect().in_own_transaction(lambda: _retry(this, job_id, from_call))
     row = this.values_list("status", "queue", "sequence_key").first()
     if row is None:
         raise JobNotFound(f"There is no job {job_id}.")
@@ -55,7 +57,8 @@ async def aretry(job: Identified | UUID | str, *, from_call: str | int | None = 
     await sync_to_async(retry)(job, from_call=from_call)
 
 
-def _retry(this: JobQuerySet, from_call: str | int | None) -> int:
+def _retry(this: JobQuerySet, job_id: UUID, from_call: str | int | None) -> int:
+    hold_again(job_id)
     generation: Any = generation_of_a_retry()
     if from_call is not None:
         # Locked before its checkpoints are read: it cannot be claimed or deleted meanwhile.

@@ -58,8 +58,9 @@ def on_stop(runner: Stoppable, *, child: bool) -> Callable[[], None]:
 
     A ``child`` takes a repeated signal as the same wish: process managers send one to every process of a service,
     and the parent sends its own; its parent says SIGQUIT when there is a hurry. A signal that this process was
-    started to ignore (``nohup``) stays ignored. Outside the main thread nothing is installed. Returns what puts
-    the former handlers back.
+    started to ignore (``nohup``) stays ignored, but for SIGQUIT in a child: a shell has what it starts in the
+    background ignore that, and the parent's hurry must be heard all the same. Outside the main thread nothing is
+    installed. Returns what puts the former handlers back.
     """
     former: dict[int, Any] = {}
 
@@ -86,7 +87,10 @@ def on_stop(runner: Stoppable, *, child: bool) -> Callable[[], None]:
 
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"):
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+        if number is None:
+            continue
+        from_parent = child and name == "SIGQUIT"
+        if from_parent or signal.getsignal(number) is not signal.SIG_IGN:
             former[number] = signal.signal(number, handle)
     return restore
 

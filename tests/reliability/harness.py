@@ -34,9 +34,12 @@ SETTINGS: Final[dict[str, Any]] = {
     "IDLE_POLL_INTERVAL": 0.5,
     "GRACE": 2.0,
 }
+# The tests may have been started by nohup, or in the background of a script, where Ctrl-C is ignored. A signal that is
+# ignored stays so in children, one that is handled does not.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    # The tests were started by nohup. A signal that is ignored stays so in children, one that is handled does not.
     signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 START: Final = 20.0
 """Seconds that a worker may take to begin, on a loaded machine."""
@@ -120,12 +123,11 @@ class Workers:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """Kill what still runs, by process id."""
-        for pid in self._left():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        """Kill what still runs, by process id: what may hold locks before the database is asked for orphans."""
+        for pids in (self._ours(), self._orphans()):
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         for one in self._started:
             one.process.wait(10)
             print(f"---- {one.name}\n{one.output}")  # noqa: T201 -- pytest shows it with a test that failed
@@ -186,17 +188,17 @@ class Workers:
         eventually(lambda: len(self.lines(start)) >= count, seconds=seconds, what=f"{start!r} in {self.lines()}")
         return self.lines(start)
 
-    def _left(self) -> list[int]:
-        """The ids of everything that was started here and lives, orphans too: those have a row in the database."""
-        found = {one.pid for one in self._started if one.process.poll() is None}
-        found |= {child.pid for one in self._started for child in one.children()}
+    def _ours(self) -> set[int]:
+        """Find what was started here and lives."""
+        started = {one.pid for one in self._started if one.process.poll() is None}
+        return started | {child.pid for one in self._started for child in one.children()}
+
+    def _orphans(self) -> Iterator[int]:
+        """Find what has lost its parent: it has a row in the database."""
         for pid in Worker.objects.values_list("pid", flat=True):
-            try:
+            with suppress(psutil.Error):
                 if "runjobs" in psutil.Process(pid).cmdline():
-                    found.add(pid)
-            except psutil.Error:
-                continue
-        return sorted(found)
+                    yield pid
 
 
 class Stopwatch:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 
 from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.models import Job, Queue
 from django_durable_jobs.outcomes import BackedOff, Completed, Failed
+from django_durable_jobs.worker.sessions import install, mark_thread_as_ours
 from tests.durable.running import COMMITS, Runner, row
 from tests.reliability.outages import has_sessions
-from tests.waiting import elsewhere
+from tests.waiting import elsewhere, eventually
 
 pytestmark = COMMITS
 
@@ -237,3 +240,39 @@ def test_x18_a_terminated_connection_costs_one_attempt_and_the_worker_goes_on(ru
         runner.finish(one, outcome)
     assert runner.attempt() == Completed("0")
     assert (row(job).attempt, row(other).attempt) == (2, 1)
+
+
+def test_x6_a_transaction_of_the_worker_that_stands_still_loses_its_locks_after_a_lease(
+    dialect: Dialect, settings: Any
+) -> None:
+    """A process that is stopped in the middle of one must not keep others from its jobs."""
+    if not has_sessions():
+        pytest.skip("SQLite has no server that could end a connection")
+    settings.DURABLE_JOBS = {"LEASE": 1.0, "HEARTBEAT": 0.3}
+    Queue.objects.create(name="held")
+    locked, free = threading.Event(), threading.Event()
+
+    def stand_still() -> None:
+        mark_thread_as_ours()
+        with transaction.atomic():
+            list(Queue.objects.select_for_update().filter(name="held"))
+            locked.set()
+            assert free.wait(20)
+            left()
+
+    def is_free() -> bool:
+        with transaction.atomic():
+            return Queue.objects.select_for_update(skip_locked=True).filter(name="held").exists()
+
+    install()
+    with ThreadPoolExecutor(1) as threads:
+        still = threads.submit(stand_still)
+        assert locked.wait(10)
+        assert not is_free()
+        try:
+            eventually(is_free, what="the lock is taken away")
+        finally:
+            free.set()
+        with pytest.raises(DatabaseError) as lost:
+            still.result()
+    assert dialect.is_disconnect(lost.value)

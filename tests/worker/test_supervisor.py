@@ -93,8 +93,9 @@ def test_a_signal_to_the_whole_group_leaves_the_grace_time_to_the_children(worke
 
 
 def test_a_second_signal_to_the_supervisor_ends_all_at_once(workers: Workers) -> None:
-    """X41."""
-    supervisor = workers.start("--processes", "2", "--queue", "default=4", "--grace", "30", ready=False)
+    """X41, also where a shell has started it in the background: it and its children begin with SIGQUIT ignored."""
+    command = ["--processes", "2", "--queue", "default=4", "--grace", "30"]
+    supervisor = workers.start(*command, ready=False, through=["sh", "-c", "trap '' QUIT; exec \"$@\"", "sh"])
     pids = _pids(supervisor)
     handle = hold.enqueue(workers.ledger, "x", str(workers.gate()), 60.0)
     workers.noted("begin")

@@ -96,6 +96,13 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "debounce_max": ("how long a job can be put off, `timedelta` or seconds", "for ever"),
     "throttle": ("for so long after an enqueue its job answers for others of its key", "no throttle"),
     "throttle_key": ("a `str`, or a function of the arguments", "one for the definition"),
+    "unique_key": ("of the live jobs of this key there is one; a `str`, or a function of the arguments", "not unique"),
+    "unique_for": (
+        "for so long after its enqueue a completed job answers, too, `timedelta` or seconds",
+        "while it lives",
+    ),
+    "unique_until": ('`"finished"` or `"started"`', '`"finished"`'),
+    "on_conflict": ('what a held key does: `"return"`, `"raise"` or `"replace"`', '`"return"`'),
 }
 
 

@@ -124,9 +124,9 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "job_id": "the only job of it that is not lined up",
     },
     "Coalescing": {
-        "key": "`debounce` or `throttle`, the definition, and the key if there is one",
+        "key": "`debounce`, `throttle` or `unique`, the definition, and the key if there is one",
         "job_id": "the job that answers for further enqueues",
-        "until": "debounce: when that job is due; throttle: until when it answers",
+        "until": "throttle: until when it answers; else when to look whether it still does",
     },
     "Queue": {
         "name": "the name, letter for letter",
