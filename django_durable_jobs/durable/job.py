@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
@@ -12,11 +12,13 @@ from asgiref.sync import sync_to_async
 from .. import registry
 from ..definitions import Definition
 from ..errors import ArgumentError, DefinitionError
+from ..events import JobCompletedEvent, JobFailedEvent, JobRetryingEvent, JobStartedEvent
 from ..operations.coalesce import enqueue_once
 from ..operations.enqueue import Request
 from ..operations.enqueue import enqueue as store
 from ..operations.unique import enqueue_unique
 from ..options import OF_THE_FUNCTION, Options
+from ..signals import job_completed, job_failed, job_retrying, job_started
 from .handle import JobHandle
 
 if TYPE_CHECKING:
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+E = TypeVar("E")
 R_co = TypeVar("R_co", covariant=True)
+
+Hook = Callable[[E], Any]
 
 __all__ = ["DurableJob", "Invocation", "aenqueue", "enqueue", "enqueue_many", "get_job"]
 
@@ -108,6 +113,32 @@ class DurableJob(Generic[P, R]):
     ) -> list[JobHandle[R]]:
         """Do what ``enqueue_many`` does without blocking the event loop."""
         return await sync_to_async(self.enqueue_many)(arguments)
+
+    # Hooks ---------------------------------------------------------------------------------------------------
+
+    def on_start(self, hook: Hook[JobStartedEvent]) -> Hook[JobStartedEvent]:
+        """Have a function called with the event whenever an attempt of such a job begins; a decorator.
+
+        All hooks are called in the worker, after the fact is committed, in a thread of their own; one that raises is
+        logged and changes nothing. They are receivers of ``signals`` with this job as their sender, and may be async.
+        """
+        job_started.hook(self, hook)
+        return hook
+
+    def on_complete(self, hook: Hook[JobCompletedEvent]) -> Hook[JobCompletedEvent]:
+        """The same when such a job has completed."""
+        job_completed.hook(self, hook)
+        return hook
+
+    def on_failure(self, hook: Hook[JobFailedEvent]) -> Hook[JobFailedEvent]:
+        """The same when such a job has failed for good."""
+        job_failed.hook(self, hook)
+        return hook
+
+    def on_retry(self, hook: Hook[JobRetryingEvent]) -> Hook[JobRetryingEvent]:
+        """The same when an attempt of such a job has failed and another one is to come."""
+        job_retrying.hook(self, hook)
+        return hook
 
 
 class AsyncDurableJob(DurableJob[P, R]):

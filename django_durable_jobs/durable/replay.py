@@ -17,7 +17,9 @@ from ..dialects.rows import Claimed, NewCheckpoint
 from ..errors import NonDeterminism
 from ..operations.checkpoints import BEGINNING, Stored
 from ..operations.compensations import ENDING_KEY, undoes
+from ..operations.facts import tell_saved
 from ..operations.generations import Keep, place_of
+from ..signals import checkpoint_saved
 from .lines import code_line, line_of
 from .order import left_out, parent_of, unknown_to, what_stays
 
@@ -147,6 +149,8 @@ class History:
 
     def note_stored(self, rows: list[NewCheckpoint]) -> None:
         """Remember nested calls for a repeat of their parent in this attempt; forget what is below a stored call."""
+        if checkpoint_saved.receivers:
+            tell_saved(self._row, rows)
         with self._guard:
             if self._used is not None:
                 self._used.update(row.key for row in rows)

@@ -10,9 +10,11 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
+from ..operations.facts import tell_saved
 from ..operations.values import load_value, save_value
 from ..options import check_label
 from ..serialization import decode
+from ..signals import checkpoint_saved
 from .beside import beside, beside_async
 from .frames import Frame
 from .points import stored_form
@@ -56,6 +58,8 @@ def _save(name: str, text: str, frame: Frame) -> None:
     if job.rehearses:
         return
     job.recorder.transact(lambda: save_value(job.row, name, text, heed=not job.deaf))
+    if checkpoint_saved.receivers:
+        tell_saved(job.row, [job.history.checkpoint("", name, "value")])
 
 
 def _load(name: str, default: Any, frame: Frame) -> Any:

@@ -12,6 +12,7 @@ from typing import Final, cast
 
 from ..errors import NonDeterminism, OptionError
 from ..operations.checkpoints import Stored
+from ..operations.facts import tell_saved
 from ..operations.generations import VERSION
 from ..operations.steps import once
 from ..options import check_label
@@ -89,6 +90,7 @@ def _decided(key: str, change_id: str, version: int, frame: Frame) -> Stored:
     stored: Stored | None = Stored(change_id, "version", stored_form(version), None)
     if not job.rehearses:
         stored = job.recorder.transact(lambda: once(job.row, row, lambda: stored_form(version), heed=not job.deaf))
+        tell_saved(job.row, [row])
     assert stored is not None  # noqa: S101 -- a version is always decided
     job.history.remember(key, stored)
     return stored

@@ -100,6 +100,8 @@ class Job(models.Model):
     )
     waiting_for = models.CharField(_("waiting for"), max_length=200, null=True, blank=True)
     paused_from = models.CharField(_("paused from"), max_length=9, null=True, blank=True, choices=STATUSES)
+    paused_by = models.CharField(_("paused by"), max_length=200, null=True, blank=True)
+    pause_reason = models.TextField(_("pause reason"), null=True, blank=True)
     pause_requested_at = models.DateTimeField(_("pause requested at"), null=True, blank=True)
     cancel_requested_at = models.DateTimeField(_("cancel requested at"), null=True, blank=True)
     expires_at = models.DateTimeField(_("expires at"), null=True, blank=True)

@@ -26,6 +26,7 @@ from ..states import OPEN, Status
 from . import reports
 from .compensations import COMPENSATION, ENDING, kinds
 from .database import dialect, jobs
+from .facts import tell_cancelled
 from .orders import ABORT, CANCEL, check_flag, seized, tell
 from .reports import RUN
 from .sequences import advance_after_commit
@@ -113,6 +114,7 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled, *, force: boo
             for row in rows:
                 if row[0] in at_once and RUN in undoing.get(row[0], ()):
                     reports.write(row[0], row[4], "cancelled")
+            tell_cancelled(at_once, reason)
         if running:
             queues = these.pending().values_list("queue", flat=True).distinct()
             tell(*(f"{CANCEL}{job_id}" for job_id in running), *queues)

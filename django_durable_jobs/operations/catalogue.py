@@ -115,7 +115,7 @@ VERBS: Final = (
         "pause_job",
         _("Pause"),
         _("Hold these jobs? A running one is paused at its next durable call; it keeps its checkpoints."),
-        lambda job, _by, given: pause(job, **_only(given, "mode")),
+        lambda job, by, given: pause(job, by=by, **given),
         ("reason", "mode"),
         PAUSABLE | {Status.RUNNING},
     ),
@@ -125,7 +125,7 @@ VERBS: Final = (
         "pause_job",
         _("Resume"),
         _("Let these jobs go on where they were?"),
-        lambda job, _by, _given: resume(job),
+        lambda job, by, given: resume(job, by=by, **given),
         statuses=frozenset({Status.PAUSED}),
     ),
     Verb(
@@ -143,7 +143,7 @@ VERBS: Final = (
         "cancel_job",
         _("Cancel"),
         _("Cancel these jobs and all their children? A running one is stopped at its next durable call."),
-        lambda job, by, given: cancel(job, reason=_why("cancelled", by, given), **_only(given, "force")),
+        lambda job, by, given: cancel(job, reason=_why("cancelled", by, given), force=given.get("force", False)),
         ("reason", "force"),
         OPEN,
     ),
@@ -191,7 +191,7 @@ VERBS: Final = (
         "pause_queue",
         _("Resume"),
         _("Let workers claim from these queues again?"),
-        lambda queue, _by, _given: resume_queue(queue),
+        lambda queue, by, given: resume_queue(queue, by=by, **given),
     ),
     Verb(
         "queue",
@@ -225,7 +225,7 @@ VERBS: Final = (
         "pause_worker",
         _("Resume"),
         _("Let these workers claim again?"),
-        lambda worker, _by, _given: resume_worker(worker),
+        lambda worker, by, given: resume_worker(worker, by=by, **given),
     ),
     Verb(
         "approval",
@@ -308,10 +308,6 @@ def _needed(given: Mapping[str, Any], name: str) -> Any:
     if name not in given:
         raise OptionError(f"This order needs a {name}.")
     return given[name]
-
-
-def _only(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: given[name] for name in names if name in given}
 
 
 def _why(what: str, by: str, given: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ from ..keys import KEY_LENGTH, TENANT_LENGTH, key_of
 from ..models import Job
 from ..options import Options
 from ..rendering import safe_str
+from .facts import tell_enqueued
 from .sequences import CONCURRENT, advance_after_commit, lined_up
 
 NOTIFY_PAUSE: Final = 0.005
@@ -228,6 +229,7 @@ def _store(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
     else:
         dialect.again_after_conflict(lambda: dialect.insert_jobs(jobs, notify))
     fault("enqueued")
+    tell_enqueued(jobs)
     if keys:
         advance_after_commit(keys)
 

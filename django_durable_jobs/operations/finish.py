@@ -29,7 +29,7 @@ from ..outcomes import (
     Stored,
 )
 from ..states import Status
-from . import reports
+from . import facts, reports
 from .database import alias, dialect, jobs
 from .sequences import advance_after_commit, leaves_place
 from .steps import not_held
@@ -47,6 +47,8 @@ class Ending:
     job: Claimed
     outcome: Outcome
     worker_name: str = ""
+    seconds: float | None = None
+    """How long the code ran, where that is known; a job that had not begun has none."""
 
 
 def finish(endings: Sequence[Ending], claim: Claim | None = None) -> tuple[set[UUID], list[Claimed]]:
@@ -57,6 +59,7 @@ def finish(endings: Sequence[Ending], claim: Claim | None = None) -> tuple[set[U
     the other endings in one transaction before it. Parents and sequences are looked after once all is committed.
     """
     stored, claimed = _store(endings, claim)
+    facts.tell_completed(endings, stored)
     related = [one for one in endings if one.job.parent_id is not None or isinstance(one.outcome, Parked)]
     if related and (groups := _groups(related, claimed)):
         # After the commit, not in it: two children that end together in two workers do not see each other before.
@@ -128,7 +131,9 @@ def _store(endings: Sequence[Ending], claim: Claim | None) -> tuple[set[UUID], l
 
 def _finish_others(endings: Sequence[Ending]) -> set[UUID]:
     # In id order, as every transaction that locks several jobs.
-    return {ending.job.id for ending in sorted(endings, key=lambda one: one.job.id) if _finish_one(ending)}
+    done = [ending for ending in sorted(endings, key=lambda one: one.job.id) if _finish_one(ending)]
+    facts.tell_ended(done)
+    return {ending.job.id for ending in done}
 
 
 def _finish_one(ending: Ending) -> bool:

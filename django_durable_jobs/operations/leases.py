@@ -11,6 +11,7 @@ from ..dialects.now import DatabaseNow
 from ..dialects.rows import Held
 from ..models import Worker
 from .database import alias, dialect, jobs
+from .facts import tell_paused
 from .transition import move
 
 __all__ = ["Held", "expire_leases_of", "release_unknown", "renew"]
@@ -34,9 +35,11 @@ def release_unknown(worker_id: int, known: Sequence[Held]) -> int:
             # In id order, as every transaction that locks several jobs. SQLite would walk through all jobs for it.
             mine = mine.order_by("id")
         strange = [Held(*row) for row in mine if Held(*row) not in ours]
-        return sum(
+        moved = sum(
             move("release", jobs().filter(id=one.id), token=one.token, attempt=F("attempt") - 1) for one in strange
         )
+        tell_paused([one.id for one in strange])
+        return moved
 
     return dialect().in_own_transaction(work)
 

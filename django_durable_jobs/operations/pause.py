@@ -12,7 +12,7 @@ looked for when the job is resumed.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -25,10 +25,13 @@ from ..ids import Identified, id_of, parse_id
 from ..querysets.jobs import JobQuerySet
 from ..states import PAUSABLE, Status
 from .database import dialect, jobs
-from .orders import PAUSE, Mode, check_mode, seized, tell
+from .facts import tell_paused, tell_resumed
+from .orders import LONGEST_BY, LONGEST_REASON, PAUSE, Mode, check_mode, check_text, seized, tell
 from .sequences import advance_after_commit
 from .transition import move
 from .wake import look_again
+
+FORGOTTEN: Final[dict[str, Any]] = {"pause_reason": None, "paused_by": None}
 
 
 class _Seen(NamedTuple):
@@ -55,25 +58,31 @@ class _Seen(NamedTuple):
         return self.running and self.cancel_requested_at is not None
 
 
-def pause(job: Identified | UUID | str, *, mode: Mode = "graceful") -> bool:
+def pause(job: Identified | UUID | str, *, mode: Mode = "graceful", reason: str = "", by: str = "") -> bool:
     """Pause a job, and return whether it is paused already; ``False`` says that a worker will do it.
 
     A graceful pause lets a running job come to its next durable call, or to its end; until then ``is_pausing`` holds.
     An aggressive one takes it from its worker: nothing that the code still writes counts, and its attempt is given
-    back. Checkpoints are kept. Raises ``JobNotFound``, ``AlreadyPaused``, and ``CannotPause`` for a job that has ended
-    or is to be cancelled; then nothing has changed.
+    back. Checkpoints are kept. ``reason`` and ``by`` are stored with the job until it is resumed. Raises
+    ``JobNotFound``, ``AlreadyPaused``, ``OptionError``, and ``CannotPause`` for a job that has ended or is to be
+    cancelled; then nothing has changed.
     """
     job_id, mode = id_of(job), check_mode(mode)
-    return dialect().in_own_transaction(lambda: _pause(job_id, aggressive=mode == "aggressive"))
+    said: dict[str, Any] = {
+        "pause_reason": check_text("reason", reason, LONGEST_REASON),
+        "paused_by": check_text("by", by, LONGEST_BY),
+    }
+    return dialect().in_own_transaction(lambda: _pause(job_id, said, aggressive=mode == "aggressive"))
 
 
-def resume(job: Identified | UUID | str) -> None:
+def resume(job: Identified | UUID | str, *, reason: str = "", by: str = "") -> None:
     """Put a paused job back where it was: into its queue, or to wait for what has not come meanwhile.
 
-    A job that is about to be paused goes on. Raises ``JobNotFound`` and ``NotPaused``.
+    A job that is about to be paused goes on. Raises ``JobNotFound``, ``NotPaused`` and ``OptionError``.
     """
     job_id = id_of(job)
-    dialect().in_own_transaction(lambda: _resume(job_id))
+    reason, by = check_text("reason", reason, LONGEST_REASON), check_text("by", by, LONGEST_BY)
+    dialect().in_own_transaction(lambda: _resume(job_id, reason, by))
 
 
 def paused_jobs(queue: str | None = None) -> JobQuerySet:
@@ -93,14 +102,14 @@ def is_pausing(job: Identified | UUID | str) -> bool:
     return job_id is not None and jobs().filter(id=job_id, pause_requested_at__isnull=False).running().exists()
 
 
-async def apause(job: Identified | UUID | str, *, mode: Mode = "graceful") -> bool:
+async def apause(job: Identified | UUID | str, **order: Any) -> bool:
     """Do what ``pause`` does without blocking the event loop."""
-    return await sync_to_async(pause)(job, mode=mode)
+    return await sync_to_async(pause)(job, **order)
 
 
-async def aresume(job: Identified | UUID | str) -> None:
+async def aresume(job: Identified | UUID | str, **order: Any) -> None:
     """Do what ``resume`` does without blocking the event loop."""
-    await sync_to_async(resume)(job)
+    await sync_to_async(resume)(job, **order)
 
 
 def _lock(this: JobQuerySet, job_id: UUID) -> _Seen:
@@ -110,19 +119,21 @@ def _lock(this: JobQuerySet, job_id: UUID) -> _Seen:
     return _Seen._make(row)
 
 
-def _pause(job_id: UUID, *, aggressive: bool) -> bool:
+def _pause(job_id: UUID, said: dict[str, Any], *, aggressive: bool) -> bool:
     this = jobs().filter(id=job_id)
     seen = _lock(this, job_id)
-    if move("pause", this):
+    if move("pause", this, **said):
+        tell_paused([job_id], "aggressive" if aggressive else "graceful")
         return True
     if not seen.running or seen.cancelled or (seen.pausing and not aggressive):
         _refuse_to_pause(seen, job_id)
     if aggressive:
         # The token stays: what is not running takes no writes of its former holder, and the next claim raises it.
-        move("seize", this, attempt=F("attempt") - 1)
+        move("seize", this, attempt=F("attempt") - 1, **said)
+        tell_paused([job_id], "aggressive")
         tell(seized(Held(job_id, seen.token)))
         return True
-    this.update(pause_requested_at=DatabaseNow())
+    this.update(pause_requested_at=DatabaseNow(), **said)
     tell(f"{PAUSE}{job_id}")
     return False
 
@@ -138,15 +149,16 @@ def _refuse_to_pause(seen: _Seen, job_id: UUID) -> NoReturn:
     raise CannotPause(f"Job {job_id} is {seen.status}: only a job that is {allowed} can be paused.")
 
 
-def _resume(job_id: UUID) -> None:
+def _resume(job_id: UUID, reason: str, by: str) -> None:
     this = jobs().filter(id=job_id)
     seen = _lock(this, job_id)
     if seen.pausing:
-        this.update(pause_requested_at=None)
+        this.update(pause_requested_at=None, **FORGOTTEN)
         return
     if seen.status != Status.PAUSED or seen.paused_from is None:
         raise NotPaused(f"Job {job_id} is {seen.status}: only a job that is paused can be resumed.")
-    move(f"resume_{seen.paused_from}", this)
+    move(f"resume_{seen.paused_from}", this, **FORGOTTEN)
+    tell_resumed(job_id, reason=reason, by=by)
     match Status(seen.paused_from):
         case Status.PENDING:
             tell(seen.queue)

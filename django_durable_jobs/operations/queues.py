@@ -20,10 +20,13 @@ from ..clock import SYSTEM
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Held
 from ..errors import AlreadyPaused, NotPaused, OpenTransaction, OptionError, QueueNotFound, TimedOut
+from ..events import QueuePausedEvent, QueueResumedEvent
 from ..models import Queue, Worker
 from ..querysets.jobs import JobQuerySet
 from ..rendering import safe_repr
+from ..signals import queue_paused, queue_resumed
 from .database import alias, dialect, jobs
+from .facts import tell_taken_away
 from .orders import LONGEST_BY, LONGEST_REASON, LOOK, Mode, check_mode, check_text, seized, tell
 from .transition import move
 
@@ -86,12 +89,14 @@ def pause_queue(  # noqa: PLR0913 -- what an order says, by name
         _wait_for_workers(name, patience)
 
 
-def resume_queue(queue: str) -> None:
-    """Let a paused queue go on. Raises ``QueueNotFound`` and ``NotPaused``."""
+def resume_queue(queue: str, *, reason: str = "", by: str = "") -> None:
+    """Let a paused queue go on. Raises ``QueueNotFound``, ``NotPaused`` and ``OptionError``."""
     name = known_queue(queue)
+    reason, by = check_text("reason", reason, LONGEST_REASON), check_text("by", by, LONGEST_BY)
     if not _queues().filter(name=name, paused_at__isnull=False).update(**RESUMED):
         raise NotPaused(f"Queue {name!r} is not paused.")
     tell(LOOK, name)
+    queue_resumed.tell_after_commit([QueueResumedEvent(queue=name, reason=reason, by=by, by_itself=False)])
 
 
 async def apause_queue(queue: str, **order: Any) -> None:
@@ -99,19 +104,20 @@ async def apause_queue(queue: str, **order: Any) -> None:
     await sync_to_async(pause_queue)(queue, **order)
 
 
-async def aresume_queue(queue: str) -> None:
+async def aresume_queue(queue: str, **order: Any) -> None:
     """Do what ``resume_queue`` does without blocking the event loop."""
-    await sync_to_async(resume_queue)(queue)
+    await sync_to_async(resume_queue)(queue, **order)
 
 
 def resume_due() -> int:
     """Resume the queues whose ``resume_at`` has come; return how many."""
     due = _queues().filter(paused_at__isnull=False, resume_at__lte=DatabaseNow())
-    names = list(due.values_list("name", flat=True))
-    resumed = due.filter(name__in=names).update(**RESUMED) if names else 0
+    # One by one: of several workers that try at once, one resumes each queue, and tells of it.
+    resumed = [name for name in due.values_list("name", flat=True) if due.filter(name=name).update(**RESUMED)]
     if resumed:
-        tell(LOOK, *names)
-    return resumed
+        tell(LOOK, *resumed)
+    queue_resumed.tell_after_commit(QueueResumedEvent(queue=name, reason="", by="", by_itself=True) for name in resumed)
+    return len(resumed)
 
 
 def take_away(these: JobQuerySet) -> int:
@@ -136,6 +142,7 @@ def _take_away(leases: list[Held]) -> int:
         if move("take_away", jobs().filter(id=lease.id, token=lease.token), attempt=F("attempt") - 1)
     ]
     tell(*map(seized, taken))
+    tell_taken_away([lease.id for lease in taken])
     return len(taken)
 
 
@@ -165,6 +172,8 @@ def _pause(name: str, order: dict[str, Any]) -> None:
         raise AlreadyPaused(f"Queue {name!r} is paused already, since {since:%Y-%m-%d %H:%M:%S} UTC{whom}.")
     this.update(paused_at=DatabaseNow(), **order)
     tell(LOOK)
+    said = {"mode": order["pause_mode"], "reason": order["pause_reason"], "by": order["paused_by"]}
+    queue_paused.tell_after_commit([QueuePausedEvent(queue=name, **said, resume_at=order["resume_at"])])
 
 
 def _instant(resume_at: object) -> datetime | None:

@@ -26,6 +26,7 @@ from . import reports
 from .compensations import COMPENSATION, ENDING, kinds, note_lost
 from .database import alias, dialect, jobs
 from .enqueue import fails_when_lost
+from .facts import tell_lost
 from .reports import RUN
 from .sequences import advance_after_commit
 from .transition import move
@@ -106,6 +107,7 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, undoes: set[str], res
     if obeys or not (alone or stale):
         if move("rescue", this, rescues=F("rescues") + 1, attempt=F("attempt") - 1):
             result.returned.append(job.id)
+            tell_lost(job, worker_name, None)
         return
     if stale:
         error = f"{error}. {STALE}"
@@ -125,6 +127,7 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, undoes: set[str], res
     else:
         result.returned.append(job.id)
     _record(job, error, worker_name)
+    tell_lost(job, worker_name, error if job.id in {one.id for one in result.failed} else None)
 
 
 def _group(job: Job) -> Group | None:

@@ -10,9 +10,11 @@ from django.db.models import QuerySet
 
 from ..dialects.now import DatabaseNow
 from ..errors import AlreadyPaused, NotPaused, WorkerNameTaken, WorkerNotFound
+from ..events import WorkerPausedEvent, WorkerResumedEvent, WorkerStartedEvent, WorkerStoppedEvent
 from ..faults import fault
 from ..models import Worker
 from ..rendering import safe_repr
+from ..signals import worker_paused, worker_resumed, worker_started, worker_stopped
 from .database import alias, dialect, jobs
 from .orders import LONGEST_BY, LONGEST_REASON, LOOK, Mode, check_mode, check_text, tell
 from .queues import take_away
@@ -51,6 +53,7 @@ def register(  # noqa: PLR0913 -- the columns of a row, by name
         table.filter(id=worker.id).delete()
         raise WorkerNameTaken(f"A live worker has the id {name!r}. Stop it, wait for its lease, or choose another id.")
     dialect().add_queues(queues)
+    worker_started.tell_after_commit([WorkerStartedEvent(worker=name, host=host, pid=pid, queues=tuple(queues))])
     return worker.id
 
 
@@ -100,7 +103,10 @@ def serves(worker_id: int, queues: dict[str, int]) -> None:
 
 def stopped(worker_id: int) -> None:
     """Say that the worker has ended in order."""
-    Worker.objects.using(alias()).filter(id=worker_id).update(stopped_at=DatabaseNow())
+    this = Worker.objects.using(alias()).filter(id=worker_id)
+    if this.update(stopped_at=DatabaseNow()) and worker_stopped.receivers:
+        names = this.values_list("name", flat=True)
+        worker_stopped.tell_after_commit(WorkerStoppedEvent(worker=name) for name in names)
 
 
 def has_registered(name: str, pid: int) -> bool:
@@ -127,9 +133,10 @@ def pause_worker(worker: Worker | str, *, mode: Mode = "graceful", reason: str =
         take_away(jobs().filter(worker_id=worker_id))
 
 
-def resume_worker(worker: Worker | str) -> None:
-    """Let a paused worker go on. Raises ``WorkerNotFound`` and ``NotPaused``."""
+def resume_worker(worker: Worker | str, *, reason: str = "", by: str = "") -> None:
+    """Let a paused worker go on. Raises ``WorkerNotFound``, ``NotPaused`` and ``OptionError``."""
     name = worker.name if isinstance(worker, Worker) else worker
+    reason, by = check_text("reason", reason, LONGEST_REASON), check_text("by", by, LONGEST_BY)
     alive = _alive(name)
     resumed = {"paused_at": None, "pause_mode": "", "pause_reason": "", "paused_by": ""}
     if not alive.filter(paused_at__isnull=False).update(**resumed):
@@ -137,6 +144,7 @@ def resume_worker(worker: Worker | str) -> None:
             raise _not_found(name)
         raise NotPaused(f"Worker {name!r} is not paused.")
     tell(LOOK)
+    worker_resumed.tell_after_commit([WorkerResumedEvent(worker=name, reason=reason, by=by)])
 
 
 async def apause_worker(worker: Worker | str, **order: Any) -> None:
@@ -144,9 +152,9 @@ async def apause_worker(worker: Worker | str, **order: Any) -> None:
     await sync_to_async(pause_worker)(worker, **order)
 
 
-async def aresume_worker(worker: Worker | str) -> None:
+async def aresume_worker(worker: Worker | str, **order: Any) -> None:
     """Do what ``resume_worker`` does without blocking the event loop."""
-    await sync_to_async(resume_worker)(worker)
+    await sync_to_async(resume_worker)(worker, **order)
 
 
 def _alive(name: object) -> QuerySet[Worker]:
@@ -168,4 +176,6 @@ def _pause(name: object, order: dict[str, Any]) -> int:
         raise AlreadyPaused(f"Worker {name!r} is paused already, since {since:%Y-%m-%d %H:%M:%S} UTC{whom}.")
     Worker.objects.using(alias()).filter(id=worker_id).update(paused_at=DatabaseNow(), **order)
     tell(LOOK)
+    said = {"mode": order["pause_mode"], "reason": order["pause_reason"], "by": order["paused_by"]}
+    worker_paused.tell_after_commit([WorkerPausedEvent(worker=str(name), **said)])
     return worker_id

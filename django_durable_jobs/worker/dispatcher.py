@@ -173,7 +173,7 @@ class Dispatcher:
             if isinstance(outcome, Lost):
                 self._leases.end([job])
             else:
-                self._unwritten.append(Ending(job, outcome, self._options.name))
+                self._unwritten.append(Ending(job, outcome, self._options.name, self._leases.took(job)))
 
     def _write_and_claim(self, claim: Claim | None) -> list[Claimed]:
         endings = self._unwritten[:MOST_AT_ONCE]

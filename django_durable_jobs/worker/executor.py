@@ -35,8 +35,10 @@ from ..errors import (
 from ..faults import fault
 from ..operations.checkpoints import Steady
 from ..operations.enqueue import with_stored_options
+from ..operations.facts import tell_started
 from ..operations.steps import cancelled
 from ..outcomes import BackedOff, Completed, Failed, Failure, Lost, Outcome, Released
+from ..signals import job_started
 from . import compensations, sessions
 from .atomic import run_atomic
 from .branches import end_tasks, let_branches_end
@@ -233,6 +235,8 @@ class Executor:
         context = JobContext(job, options, self._recorder, worker_name=self._worker_name, helpers=self._helpers)
         if not self._leases.begin(job, context):
             return Lost()
+        if job_started.receivers:
+            tell_started(job, self._worker_name)
         if job.cancel_requested_at is not None:
             context.interrupt(cancelled(job.id))
         return Prepared(definition, args, kwargs, context)

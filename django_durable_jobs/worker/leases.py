@@ -12,6 +12,7 @@ from ..durable.context import JobContext
 from ..errors import Interrupted, LeaseLost
 from ..operations.enqueue import fails_when_lost
 from ..outcomes import Lost, Outcome, Released
+from ..signals import EventSignal
 
 
 @dataclass(slots=True)
@@ -23,6 +24,9 @@ class Lease:
     context: JobContext | None = None
     lost: bool = False
     over: bool = False
+    began: float | None = None
+    took: float | None = None
+    """Seconds that its code ran; like ``began`` taken only where somebody listens."""
 
 
 class Leases:
@@ -50,6 +54,8 @@ class Leases:
         lease = self._held.get(job.id)
         if lease is None or lease.lost or lease.job.token != job.token:
             return False
+        if EventSignal.anybody:
+            lease.began = self._clock.monotonic()
         lease.context = context
         # Looked at again: who marks it as lost either sees the context, or is seen here.
         return not lease.lost
@@ -58,7 +64,14 @@ class Leases:
         """Note that the job's code has ended, however; its ending is stored later."""
         lease = self._held.get(job.id)
         if lease is not None and lease.job.token == job.token:
+            if lease.began is not None and lease.took is None:
+                lease.took = self._clock.monotonic() - lease.began
             lease.over = True
+
+    def took(self, job: Claimed) -> float | None:
+        """Return the seconds that the job's code ran, for whoever listens; ``None`` when it had not begun."""
+        lease = self._held.get(job.id) if EventSignal.anybody else None
+        return None if lease is None else lease.took
 
     def end(self, jobs: list[Claimed]) -> None:
         """Forget jobs whose ending is stored, or refused."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from ..operations.database import dialect
@@ -23,5 +24,5 @@ def store_one(ending: Ending) -> set[UUID]:
         if is_passing(error):
             raise
         text = f"The database refused the result: {type(error).__name__}: {safe_str(error, 500)}"
-        stored, _none = finish([Ending(ending.job, Failed(Failure(text, "")), ending.worker_name)])
+        stored, _none = finish([replace(ending, outcome=Failed(Failure(text, "")))])
     return stored

@@ -13,6 +13,7 @@ from typing import Final
 from ..clock import SYSTEM, Clock
 from ..operations.queues import queue_names
 from . import sessions
+from .announcer import announcing
 from .liveness import Liveness
 from .options import WorkerOptions
 from .probes import Probes
@@ -77,6 +78,11 @@ class Supervisor:
     def run(self) -> None:
         """Work until stopped, or until every child has ended by itself."""
         sessions.install()
+        with announcing():
+            self._run()
+        logger.info("Supervisor %s has stopped", self._options.name)
+
+    def _run(self) -> None:
         logger.info("Supervisor %s starts %d workers", self._options.name, len(self._slots))
         self._chores.start()
         liveness, ready = Liveness([self._chores], self._options.lease, clock=self._clock), False
@@ -94,7 +100,6 @@ class Supervisor:
             self._probes.stopping()
             self._shut_down()
             self._probes.ended()
-        logger.info("Supervisor %s has stopped", self._options.name)
 
     def _queues(self) -> list[str]:
         return queue_names() if self._options.queues is None else list(self._options.queues)

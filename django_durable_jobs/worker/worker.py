@@ -15,6 +15,7 @@ from ..operations.checkpoints import SteadySave
 from ..operations.database import dialect
 from ..operations.workers import stopped
 from . import sessions
+from .announcer import announcing
 from .chunks import ChunkExecutor
 from .control import Control, Heard
 from .dispatcher import Dispatcher
@@ -86,7 +87,8 @@ class Worker:
         sessions.install()
         sessions.mark_thread_as_ours()
         try:
-            self._run()
+            with announcing():
+                self._run()
         finally:
             # The caller's thread goes on with its own connections where a worker ran inside another program.
             sessions.mark_thread_as_ours(ours=False)

@@ -24,7 +24,7 @@ REGION: Final = re.compile(r"<!-- generated:(?P<name>[\w-]+) -->\n.*?<!-- genera
 
 def facts() -> dict[str, Callable[[], str]]:
     """Return what makes each region; looked up late, as the facts need loaded apps."""
-    from tests.docs.facts import api, command, errors, statuses, tables  # noqa: PLC0415 -- Django is set up first
+    from tests.docs.facts import api, command, errors, signals, statuses, tables  # noqa: PLC0415 -- Django is set up first
 
     return {
         "checks": command.checks,
@@ -35,6 +35,7 @@ def facts() -> dict[str, Callable[[], str]]:
         "options": api.options,
         "public-names": api.names,
         "runjobs-options": command.options,
+        "signals": signals.table,
         "statuses": statuses.table,
         "tables": tables.columns,
         "transitions": statuses.transitions,

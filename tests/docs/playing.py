@@ -38,6 +38,7 @@ from django_durable_jobs.operations.promote import promote
 from django_durable_jobs.worker.options import WorkerOptions
 from django_durable_jobs.worker.worker import Worker
 from tests.docs.markdown import PYTHON, Block, Mark, parts, title
+from tests.listening import SIGNALS
 
 _FILE: Final = re.compile(r"^# (?P<path>[\w/]+)\.py\b")
 LONGEST_SLEEP: Final = 0.01
@@ -190,7 +191,7 @@ def _forget_models(package: str) -> None:
 
 @contextmanager
 def stage(page: Path, folder: Path) -> Iterator[Stage]:
-    """Give the stage for a page, and clear it afterwards: modules, apps, tables, registered jobs, clock."""
+    """Give the stage for a page, and clear it afterwards: modules, apps, tables, registered jobs, receivers, clock."""
     definitions = dict(registry._definitions)
     environment = dict(os.environ)
     with ExitStack() as undo:
@@ -199,6 +200,8 @@ def stage(page: Path, folder: Path) -> Iterator[Stage]:
         undo.enter_context(mock.patch("time.sleep", _sleep_shortly))
         undo.callback(registry._definitions.update, definitions)
         undo.callback(registry._definitions.clear)
+        for signal in SIGNALS.values():
+            undo.callback(setattr, signal, "receivers", list(signal.receivers))
         yield Stage(page, folder, undo)
 
 

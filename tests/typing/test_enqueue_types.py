@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, assert_type
 
 from django_durable_jobs import (
@@ -20,6 +21,7 @@ from django_durable_jobs import (
     threshold,
 )
 from django_durable_jobs.durable.job import Invocation
+from django_durable_jobs.events import JobCompletedEvent, JobFailedEvent
 
 if TYPE_CHECKING:
 
@@ -103,6 +105,15 @@ if TYPE_CHECKING:
     assert_type(call(add, 1, b=2), int)
     assert_type(call(len, "abc"), int)
     call(add, "1")  # type: ignore[call-overload]
+
+    @add.on_failure
+    def tell(event: JobFailedEvent) -> None:
+        assert_type(event.duration, timedelta | None)
+
+    def wants_another(event: JobCompletedEvent) -> None:
+        """Take what the hook below is not called with."""
+
+    add.on_retry(wants_another)  # type: ignore[arg-type]
 
     async def workflow() -> None:
         """Use the awaited forms."""

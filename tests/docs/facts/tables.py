@@ -11,10 +11,7 @@ from django_durable_jobs.models.indexes import PresentIndex, StatusIndex, Tenant
 from tests.docs.facts.markdown_tables import code, first_line, listed, markdown_table
 
 LATER: Final = "kept for what comes later; empty"
-RESERVED: Final = (
-    *("batch_id", "occurrence_id", "paused_from", "pause_requested_at", "expires_at", "unique_key"),
-    "tags",
-)
+RESERVED: Final = (*("batch_id", "occurrence_id", "expires_at", "tags"),)
 COLUMNS: Final[dict[str, dict[str, str]]] = {
     "Job": {
         "id": "UUIDv7: sorts by creation",
@@ -46,6 +43,11 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "tenant": "for whom it is: tenants take turns in a fair queue",
         "sequence_key": "the line it is in: a sequence, or (beginning with a space) that of its concurrency key",
         "concurrency_key": "jobs of one key: so many at once as their definition says",
+        "unique_key": "of the live jobs of a definition with this key there is one",
+        "pause_requested_at": "when an order came to pause it while it ran",
+        "paused_from": "the status to which `resume` leads back; set exactly while it is paused",
+        "paused_by": "who had it paused last, until it is resumed",
+        "pause_reason": "why",
         "progress": "what the job last said of its progress: current, total, message",
         **dict.fromkeys(RESERVED, LATER),
     },
