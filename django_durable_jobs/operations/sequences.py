@@ -199,12 +199,12 @@ def advance_forgotten() -> int:
 
 
 def _with_a_free_place() -> set[str]:
-    """Return up to 50 lines with several places in which one at the front has ended, but not the first of them."""
-    rows = Sequence.objects.using(alias()).filter(others__isnull=False)
-    others = {row.key: _front(row)[1:] for row in rows.only("key", "job_id", "others").order_by("?")[:BATCH]}
-    ids = [job_id for front in others.values() for job_id in front]
+    """Return up to 50 lines with several places of which some may be free; others are found by a later look."""
+    several = Q(places__gt=1) | Q(ordered__gt=1)
+    rows = list(Sequence.objects.using(alias()).filter(several).order_by("?")[:BATCH])
+    ids = [job_id for row in rows for job_id in _front(row)]
     under_way = set(jobs().filter(_UNDER_WAY, id__in=ids).in_status(*OPEN).values_list("id", flat=True))
-    return {key for key, front in others.items() if not under_way.issuperset(front)}
+    return {row.key for row in rows if len(under_way.intersection(_front(row))) < (row.ordered or row.places or 1)}
 
 
 def described(line: str) -> str:
