@@ -231,6 +231,55 @@ def test_an_order_gives_a_key_another_number_until_it_is_taken_back() -> None:
     assert not Sequence.objects.filter(ordered__isnull=False).exists()
 
 
+def test_i25_a_rate_of_a_key_lets_no_more_begin_in_any_window(dialect: Dialect) -> None:
+    limit_key("customer 1", rate=2, per=60)
+    handles = [bill.enqueue(1, number) for number in range(5)]
+    other = bill.enqueue(2, 0)
+    worker = make_worker()
+    assert statuses(handles) == ["pending", "pending", "waiting", "waiting", "waiting"]
+    end(Completed(None), claim(claim_of(worker, 5)))
+    assert str(other.status) == "completed"
+    # The next one says when to look again.
+    assert statuses(handles[2:]) == ["scheduled", "waiting", "waiting"]
+    dialect.clock_offset += timedelta(seconds=30)
+    assert promote().moved == 0
+    dialect.clock_offset += timedelta(seconds=31)
+    promote()
+    assert statuses(handles[2:]) == ["pending", "pending", "waiting"]
+    end(Completed(None), claim(claim_of(worker, 5)))
+    assert statuses(handles[2:]) == ["completed", "completed", "scheduled"]
+    unlimit_key("customer 1")
+    dialect.clock_offset += timedelta(seconds=61)
+    promote()
+    assert str(handles[4].status) == "pending"
+
+
+def test_i25_what_has_not_begun_counts_however_long_ago_it_was_let_go_on(dialect: Dialect) -> None:
+    limit_key("customer 1", concurrency=10, rate=2, per=60)
+    handles = [bill.enqueue(1, number) for number in range(4)]
+    assert statuses(handles) == ["pending", "pending", "scheduled", "waiting"]
+    dialect.clock_offset += timedelta(seconds=300)
+    assert promote().moved == 1
+    assert statuses(handles) == ["pending", "pending", "scheduled", "waiting"]
+    # Begun, and not ended: the window opens all the same.
+    assert len(claim(claim_of(make_worker(), 5))) == 2
+    dialect.clock_offset += timedelta(seconds=16)
+    assert promote().moved == 1
+    assert statuses(handles) == ["running", "running", "scheduled", "waiting"]
+    dialect.clock_offset += timedelta(seconds=45)
+    promote()
+    assert statuses(handles) == ["running", "running", "pending", "pending"]
+
+
+@pytest.mark.parametrize(
+    "bad", [{}, {"rate": 0}, {"rate": 1001}, {"rate": 5, "per": 0}, {"concurrency": 2, "per": 5}], ids=str
+)
+def test_a_bad_limit_of_a_key_is_refused_and_nothing_stored(bad: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=r"must be|needs|together"):
+        limit_key("customer 1", **bad)
+    assert not Sequence.objects.exists()
+
+
 def test_an_order_can_come_before_any_job_and_stays_when_all_have_ended() -> None:
     limit_key("customer 9", concurrency=1)
     handles = [bill.enqueue(9, number) for number in range(2)]
