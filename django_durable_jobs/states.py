@@ -125,6 +125,7 @@ TRANSITIONS: Final[dict[str, Transition]] = dict(
             Actor.OPERATOR,
         ),
         _row("line_up", {*UNSUCCESSFUL, Status.RETRYING}, Status.WAITING, Actor.OPERATOR),
+        _row("put_off", {Status.WAITING}, Status.SCHEDULED, Actor.SYSTEM),
         _row("line_up_due", set(DUE_LATER), Status.WAITING, Actor.SYSTEM),
         _row("pause", PAUSABLE, Status.PAUSED, Actor.OPERATOR),
         _row("seize", _RUNNING, Status.PAUSED, Actor.OPERATOR),
@@ -135,9 +136,9 @@ TRANSITIONS: Final[dict[str, Transition]] = dict(
 """Every verb of the system. ``rescue`` and ``give_up`` act on a lease that is over: the first returns the
 job to its queue, the second ends a job whose attempts are used up. ``stop`` is how the holder obeys an order to
 cancel; ``recall`` brings a job whose compensations must run first to a worker; ``line_up`` is ``retry`` for a job of
-a line, whose turn must come again; ``line_up_due`` is ``promote`` for one that gave its place away until then.
-``seize``, ``take_away`` and ``abort`` end the lease of a worker that is not asked; ``resume_...`` leads a job back to
-the status that it was paused in."""
+a line, whose turn must come again; ``line_up_due`` is ``promote`` for one that gave its place away until then, and
+``put_off`` sets that time for one whose key has used up its rate. ``seize``, ``take_away`` and ``abort`` end the lease
+of a worker that is not asked; ``resume_...`` leads a job back to the status that it was paused in."""
 
 
 def may_move(verb: str, status: Status | str) -> bool:

@@ -26,6 +26,15 @@ from .orders import LONGEST_BY, LONGEST_REASON, LOOK, check_text, tell
 from .queues import known_queue
 from .sequences import CONCURRENT, advance_after_commit
 
+UNORDERED: Final = {
+    "ordered": None,
+    "rate": None,
+    "let_go": None,
+    "opens_at": None,
+    "ordered_at": None,
+    "ordered_by": "",
+    "reason": "",
+}
 MOST_AT_ONCE: Final = 100_000
 HIGHEST_RATE: Final = 1_000_000
 SHORTEST_PER: Final = 0.1
@@ -88,18 +97,28 @@ def unlimit_fleet() -> None:
         raise NotLimited("The fleet is not limited.")
 
 
-def limit_key(key: str, *, concurrency: int, by: str = "", reason: str = "") -> None:
-    """Let so many jobs of a concurrency key run at once, in place of what their definition says.
+def limit_key(  # noqa: PLR0913 -- what an order says, by name
+    key: str,
+    *,
+    concurrency: int | None = None,
+    rate: int | None = None,
+    per: timedelta | float | None = None,
+    by: str = "",
+    reason: str = "",
+) -> None:
+    """Limit the jobs of a concurrency key from now on; what an order has said of it before is replaced.
 
-    The key of a definition without a ``concurrency_key`` is its name. Jobs that have a place go on. Raises
-    ``OptionError``; then nothing has changed.
+    At most ``concurrency`` of them run at once, in place of what their definition says, and at most ``rate`` begin in
+    any ``per`` (seconds or timedelta; a second by default); both up to 1000. The key of a definition without a
+    ``concurrency_key`` is its name. Jobs that have a place go on. Raises ``OptionError``; then nothing has changed.
     """
     line = _line(key)
-    order = {
-        "ordered": check_number("concurrency", concurrency, MOST_OF_A_KEY),
-        "ordered_by": check_text("by", by, LONGEST_BY),
-        "reason": check_text("reason", reason, LONGEST_REASON),
-    }
+    limits = _checked(concurrency=concurrency, rate=rate, per=per, burst=None, by=by, reason=reason)
+    del limits["burst"], limits["fair"]
+    for name in ("concurrency", "rate"):
+        if limits[name] is not None:
+            check_number(name, limits[name], MOST_OF_A_KEY)
+    order = {"ordered": limits.pop("concurrency"), **limits, "opens_at": None}
 
     def work() -> None:
         dialect().lock_keys("Sequence", [line])
@@ -112,8 +131,8 @@ def limit_key(key: str, *, concurrency: int, by: str = "", reason: str = "") -> 
 def unlimit_key(key: str) -> None:
     """Let what the definition says hold again for a concurrency key. Raises ``NotLimited``."""
     line = _line(key)
-    rows = Sequence.objects.using(alias()).filter(key=line, ordered__isnull=False)
-    if not rows.update(ordered=None, ordered_at=None, ordered_by="", reason=""):
+    rows = Sequence.objects.using(alias()).filter(key=line, ordered_at__isnull=False)
+    if not rows.update(**UNORDERED):
         raise NotLimited(f"There is no order that limits the concurrency key {safe_repr(key, 80)}.")
     advance_after_commit([line])
 

@@ -34,6 +34,8 @@ from ..outcomes import LINED_UP
 from ..rendering import safe_repr
 from ..states import LINES, OPEN, Status
 from .database import alias, dialect, jobs
+from .key_rates import Window, window
+from .orders import tell
 from .transition import move
 from .wake import TIME
 
@@ -100,7 +102,9 @@ def _advance(keys: list[str]) -> int:
     present = jobs().filter(_UNDER_WAY, id__in=[job_id for front in fronts.values() for job_id in front])
     under_way = set(present.in_status(*OPEN).values_list("id", flat=True))
     staying = {key: [job_id for job_id in fronts[key] if job_id in under_way] for key in keys}
-    next_ones = {key: _next_ones(lines[key], len(staying[key])) for key in keys}
+    limited = any(line.rate is not None for line in lines.values())
+    windows = {key: window(line, dialect().now()) for key, line in lines.items()} if limited else {}
+    next_ones = {key: _next_ones(lines[key], len(staying[key]), windows.get(key)) for key in keys}
     # Those that were cancelled or deleted since they were read are missing; who did it looks after the commit.
     found = list(
         jobs()
@@ -108,22 +112,26 @@ def _advance(keys: list[str]) -> int:
         .in_status(*LINES)
         .order_by("id")
         .select_for_update()
-        .values_list("id", "queue", "waiting_for", "status")
+        .values_list("id", "queue", "waiting_for", "status", "token")
     )
     # Not asked of the database, which might read everything that waits in line to answer it.
     rows = [row[:3] for row in found if row[3] == Status.WAITING and (row[2] or "").startswith(LINED_UP)]
     _let_go_on(rows)
     # One that is paused is at the front of its sequence now; who resumes it looks again.
     going = {row[0] for row in rows} | {row[0] for row in found if row[3] == Status.PAUSED}
-    over = []
+    over, tokens = [], {row[0]: row[4] for row in found}
     for key in keys:
-        front = [*staying[key], *(job_id for job_id in next_ones[key] if job_id in going)]
+        fresh = [job_id for job_id in next_ones[key] if job_id in going]
+        front = [*staying[key], *fresh]
         if front != fronts[key]:
             others = [str(job_id) for job_id in front[1:]] or None
             sequences.filter(key=key).update(
                 job_id=front[0] if front else None, others=others, places=lines[key].places
             )
-        if not front and lines[key].ordered is None:
+        if (limit := windows.get(key)) is not None:
+            let_go = [*limit.counted, *((str(job_id), tokens[job_id]) for job_id in fresh)]
+            sequences.filter(key=key).update(let_go=let_go, opens_at=lines[key].opens_at)
+        if not front and not lines[key].is_ordered:
             over.append(key)
     if over:
         sequences.filter(key__in=over).delete()
@@ -134,8 +142,8 @@ def _front(line: Sequence) -> list[UUID]:
     return [*([line.job_id] if line.job_id is not None else []), *map(UUID, line.others or [])]
 
 
-def _next_ones(line: Sequence, taken: int) -> list[UUID]:
-    """Return the oldest jobs that are lined up, as many as there are free places."""
+def _next_ones(line: Sequence, taken: int, limit: Window | None) -> list[UUID]:
+    """Return the oldest jobs that are lined up, as many as there are free places, and as a rate lets begin."""
     if not line.key.startswith(CONCURRENT):
         return [] if taken else _oldest(line.key, 1)[0]
     ids, definition = _oldest(line.key, 1)
@@ -143,7 +151,20 @@ def _next_ones(line: Sequence, taken: int) -> list[UUID]:
         return ids
     line.places = _places(definition, line.places)
     free = (line.ordered or line.places) - taken
-    return ids[:free] if free <= 1 else _oldest(line.key, free)[0]
+    if limit is not None and limit.free < free:
+        ids, _definition = _oldest(line.key, limit.free + 1)
+        _put_off(line, ids[limit.free :], limit)
+        return ids[: limit.free]
+    return ids[: max(0, free)] if free <= 1 else _oldest(line.key, free)[0]
+
+
+def _put_off(line: Sequence, following: list[UUID], limit: Window) -> None:
+    """Have the line looked at when its rate lets the next job begin: until then that is scheduled, then it lines up."""
+    is_set = line.opens_at is not None and limit.now < line.opens_at <= limit.look_at
+    if not is_set and following:
+        line.opens_at = limit.look_at
+        move("put_off", jobs().filter(id__in=following), waiting_for=LINED_UP, run_at=limit.look_at)
+        tell("")
 
 
 def _places(definition: str, known: int | None) -> int:
@@ -199,12 +220,12 @@ def advance_forgotten() -> int:
 
 
 def _with_a_free_place() -> set[str]:
-    """Return up to 50 lines with several places in which one at the front has ended, but not the first of them."""
-    rows = Sequence.objects.using(alias()).filter(others__isnull=False)
-    others = {row.key: _front(row)[1:] for row in rows.only("key", "job_id", "others").order_by("?")[:BATCH]}
-    ids = [job_id for front in others.values() for job_id in front]
+    """Return up to 50 lines with several places of which some may be free; others are found by a later look."""
+    several = Q(places__gt=1) | Q(ordered__gt=1)
+    rows = list(Sequence.objects.using(alias()).filter(several).order_by("?")[:BATCH])
+    ids = [job_id for row in rows for job_id in _front(row)]
     under_way = set(jobs().filter(_UNDER_WAY, id__in=ids).in_status(*OPEN).values_list("id", flat=True))
-    return {key for key, front in others.items() if not under_way.issuperset(front)}
+    return {row.key for row in rows if len(under_way.intersection(_front(row))) < (row.ordered or row.places or 1)}
 
 
 def described(line: str) -> str:

@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from django_durable_jobs import OptionError, enqueue_many, limit_queue, pause_queue, resume_queue, unlimit_queue
 from django_durable_jobs.dialects import Dialect
@@ -132,6 +133,17 @@ def test_x62_a_zombie_frees_no_place(dialect: Dialect) -> None:
     assert stored == set()
     assert take(alive, 5).jobs == []
     assert Job.objects.running().count() == 2
+
+
+def test_unlimited_queues_make_no_query_about_limits() -> None:
+    fill(4)
+    worker = make_worker()
+    with CaptureQueriesContext(connection) as queries:
+        finish(
+            [Ending(job, Completed(None)) for job in claim(claim_of(worker, 2, "mail"))], claim_of(worker, 2, "mail")
+        )
+    assert Job.objects.running().count() == 2
+    assert not [query["sql"] for query in queries if Limit._meta.db_table in query["sql"]]
 
 
 # Rates ---------------------------------------------------------------------------------------------------------------

@@ -16,13 +16,15 @@ from django_durable_jobs import (
     blocked_by,
     cancel,
     durable_job,
+    limit_key,
     pause,
     registry,
     resume,
     retry,
+    unlimit_key,
 )
 from django_durable_jobs.dialects import Dialect
-from django_durable_jobs.errors import DefinitionError
+from django_durable_jobs.errors import DefinitionError, NotLimited
 from django_durable_jobs.models import Job, Sequence
 from django_durable_jobs.operations import sequences
 from django_durable_jobs.operations.claim import claim
@@ -171,6 +173,16 @@ def test_what_a_crash_between_commit_and_look_leaves_is_found(monkeypatch: pytes
     assert advance_forgotten() == 0
 
 
+def test_a_job_that_nobody_has_looked_at_takes_a_place_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = render.enqueue(0)
+    with monkeypatch.context() as crash:
+        crash.setattr(sequences, "advance", lambda _keys: 0)
+        second = render.enqueue(1)
+    assert statuses([first, second]) == ["pending", "waiting"]
+    assert advance_forgotten() == 1
+    assert statuses([first, second]) == ["pending", "pending"]
+
+
 def test_i25_jobs_that_end_at_once_in_several_workers_never_let_too_many_go_on() -> None:
     bill.enqueue_many([(1, number) for number in range(24)])
     guard, over = threading.Lock(), []
@@ -196,6 +208,88 @@ def test_the_number_is_that_of_the_code_as_it_is_now(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(registry._definitions, render.definition.name, changed)
     end(Completed(None), claim(claim_of(make_worker(), 1)))
     assert statuses(handles) == ["completed", *["pending"] * 4, "waiting"]
+
+
+def test_an_order_gives_a_key_another_number_until_it_is_taken_back() -> None:
+    handles = [render.enqueue(number) for number in range(6)]
+    key = render.name
+    limit_key(key, concurrency=4, by="ada", reason="a new machine")
+    assert statuses(handles) == [*["pending"] * 4, "waiting", "waiting"]
+    limit_key(key, concurrency=1)
+    end(Completed(None), claim(claim_of(make_worker(), 3)))
+    assert statuses(handles) == [*["completed"] * 3, "pending", "waiting", "waiting"]
+    unlimit_key(key)
+    assert statuses(handles) == [*["completed"] * 3, "pending", "pending", "waiting"]
+    with pytest.raises(NotLimited, match="no order that limits the concurrency key"):
+        unlimit_key(key)
+    for bad in (0, True, "3", 1001):
+        with pytest.raises(OptionError, match="concurrency must be a whole number from 1 to 1000"):
+            limit_key(key, concurrency=bad)  # type: ignore[arg-type]  # what is refused
+    for wrong in ("", " x", "x" * 200, None, 3):
+        with pytest.raises(OptionError, match="key"):
+            limit_key(wrong, concurrency=1)  # type: ignore[arg-type]  # what is refused
+    assert not Sequence.objects.filter(ordered__isnull=False).exists()
+
+
+def test_i25_a_rate_of_a_key_lets_no_more_begin_in_any_window(dialect: Dialect) -> None:
+    limit_key("customer 1", rate=2, per=60)
+    handles = [bill.enqueue(1, number) for number in range(5)]
+    other = bill.enqueue(2, 0)
+    worker = make_worker()
+    assert statuses(handles) == ["pending", "pending", "waiting", "waiting", "waiting"]
+    end(Completed(None), claim(claim_of(worker, 5)))
+    assert str(other.status) == "completed"
+    # The next one says when to look again.
+    assert statuses(handles[2:]) == ["scheduled", "waiting", "waiting"]
+    dialect.clock_offset += timedelta(seconds=30)
+    assert promote().moved == 0
+    dialect.clock_offset += timedelta(seconds=31)
+    promote()
+    assert statuses(handles[2:]) == ["pending", "pending", "waiting"]
+    end(Completed(None), claim(claim_of(worker, 5)))
+    assert statuses(handles[2:]) == ["completed", "completed", "scheduled"]
+    unlimit_key("customer 1")
+    dialect.clock_offset += timedelta(seconds=61)
+    promote()
+    assert str(handles[4].status) == "pending"
+
+
+def test_i25_what_has_not_begun_counts_however_long_ago_it_was_let_go_on(dialect: Dialect) -> None:
+    limit_key("customer 1", concurrency=10, rate=2, per=60)
+    handles = [bill.enqueue(1, number) for number in range(4)]
+    assert statuses(handles) == ["pending", "pending", "scheduled", "waiting"]
+    dialect.clock_offset += timedelta(seconds=300)
+    assert promote().moved == 1
+    assert statuses(handles) == ["pending", "pending", "scheduled", "waiting"]
+    # Begun, and not ended: the window opens all the same.
+    assert len(claim(claim_of(make_worker(), 5))) == 2
+    dialect.clock_offset += timedelta(seconds=16)
+    assert promote().moved == 1
+    assert statuses(handles) == ["running", "running", "scheduled", "waiting"]
+    dialect.clock_offset += timedelta(seconds=45)
+    promote()
+    assert statuses(handles) == ["running", "running", "pending", "pending"]
+
+
+@pytest.mark.parametrize(
+    "bad", [{}, {"rate": 0}, {"rate": 1001}, {"rate": 5, "per": 0}, {"concurrency": 2, "per": 5}], ids=str
+)
+def test_a_bad_limit_of_a_key_is_refused_and_nothing_stored(bad: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=r"must be|needs|together"):
+        limit_key("customer 1", **bad)
+    assert not Sequence.objects.exists()
+
+
+def test_an_order_can_come_before_any_job_and_stays_when_all_have_ended() -> None:
+    limit_key("customer 9", concurrency=1)
+    handles = [bill.enqueue(9, number) for number in range(2)]
+    assert statuses(handles) == ["pending", "waiting"]
+    for _round in range(2):
+        end(Completed(None), claim(claim_of(make_worker(), 5)))
+    assert Sequence.objects.get(ordered=1).job_id is None
+    assert advance_forgotten() == 0
+    unlimit_key("customer 9")
+    assert not Sequence.objects.exists()
 
 
 def test_the_job_in_front_is_named() -> None:

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from django_durable_jobs import aexplain, explain, pause, pause_queue, pause_worker
+from django_durable_jobs import aexplain, explain, limit_fleet, limit_queue, pause, pause_queue, pause_worker
 from django_durable_jobs.dialects.now import DatabaseNow
 from django_durable_jobs.errors import JobNotFound
 from django_durable_jobs.ids import new_job_id
 from django_durable_jobs.models import Job, Queue, Sequence, Worker
+from django_durable_jobs.operations.limited_claim import claim_limited
 from django_durable_jobs.operations.workers import serves
 from django_durable_jobs.states import FINAL
-from tests.factories import make_job, make_worker
+from tests.factories import claim_of, make_job, make_worker
 
 pytestmark = pytest.mark.django_db
 
@@ -124,3 +125,31 @@ def test_a_worker_of_all_queues_says_which_it_serves_when_one_appears() -> None:
     worker = make_worker(queues={"mail": 4})
     serves(worker.pk, {"mail": 4, "video": 10})
     assert Worker.objects.get(pk=worker.pk).queues == {"mail": 4, "video": 10}
+
+
+def test_what_a_limit_holds_back_names_it() -> None:
+    worker = make_worker()
+    for name in ("mail", "video", "slow"):
+        Queue.objects.create(name=name)
+    serves(worker.pk, {"mail": 1, "video": 1, "slow": 1})
+    jobs = {name: make_job(queue=name) for name in ("mail", "video", "slow")}
+    make_job("running", queue="mail", worker=worker)
+    limit_queue("mail", concurrency=1)
+    limit_queue("video", concurrency=1)
+    limit_queue("slow", rate=1, per=60)
+    assert why(jobs["mail"]) == ("LIMIT_FULL", "queue", "mail")
+    assert why(jobs["video"])[0] == why(jobs["slow"])[0] == "NEXT"
+    waiting = make_job(queue="slow")
+    claim_limited(claim_of(worker, 1, "slow"))
+    assert why(waiting) == ("RATE_USED_UP", "queue", "slow")
+    assert "1 jobs in 60 s have begun lately; the next may in" in explain(waiting).text
+    limit_fleet(concurrency=1)
+    assert why(jobs["video"]) == ("LIMIT_FULL", "", "")
+
+
+def test_what_waits_for_a_place_of_its_key_names_a_job_that_has_one() -> None:
+    front = make_job(sequence_key=" one", concurrency_key="one")
+    behind = make_job("waiting", sequence_key=" one", concurrency_key="one", waiting_for="sequence")
+    Sequence.objects.create(key=" one", job_id=front.id)
+    assert why(behind) == ("KEY_FULL", "job", str(front.id))
+    assert "one'" not in explain(behind).text

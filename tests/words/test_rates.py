@@ -49,6 +49,14 @@ def test_a_burst_bounds_what_begins_at_one_moment_and_fills_up_again() -> None:
     assert rate.free(admitted, 100) == 2
 
 
+def test_what_was_admitted_in_one_part_counts_until_the_last_of_it_has_left() -> None:
+    rate = Rate(number=10, per=PARTS, burst=10)
+    admitted = rate.noted(rate.noted(None, 0, 0, 9), 0.9, 0.9, 1)
+    assert len(admitted.log) == 1
+    assert rate.free(admitted, PARTS + 0.5) + 1 <= 10
+    assert rate.free(admitted, PARTS + 1) == 10
+
+
 def test_the_log_stays_short() -> None:
     rate, admitted = Rate(number=100_000, per=60, burst=100_000), None
     for step in range(6000):
