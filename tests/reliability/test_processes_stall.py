@@ -6,7 +6,7 @@ import signal
 from uuid import UUID
 
 import psutil
-from django.db import OperationalError
+from django.db import OperationalError, connection, transaction
 
 from django_durable_jobs.models import Checkpoint, Worker
 from django_durable_jobs.states import Status
@@ -27,13 +27,19 @@ def _stall_until_taken_over(workers: Workers, zombie: RunJobs, job_id: UUID) -> 
 
 def _stop_between_transactions(zombie: RunJobs) -> None:
     """Stop it where it holds no lock of the database: on SQLite nobody else could write until it goes on."""
+    row = Worker.objects.filter(name=zombie.name)
     for _ in range(20):
+        before = row.get().seen_at
         zombie.send(signal.SIGSTOP)
         eventually(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_STOPPED)
         try:
-            Worker.objects.filter(name=zombie.name).update(host="stalled")
+            with transaction.atomic():
+                # Not waited for where the database can say so at once: the wait would outlast the test.
+                row.select_for_update(nowait=connection.features.has_select_for_update_nowait).get()
+                row.update(host="stalled")
         except OperationalError:
             zombie.send(signal.SIGCONT)
+            eventually(lambda before=before: row.get().seen_at != before)  # type: ignore[misc]  # a lambda's default
         else:
             return
     raise AssertionError("it is always in a transaction")

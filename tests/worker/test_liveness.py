@@ -21,23 +21,39 @@ from django_durable_jobs.worker.service import ServiceThread
 from django_durable_jobs.worker.worker import Worker
 from tests.durable.running import COMMITS
 from tests.jobs import add
-from tests.reliability.outages import Running, options
+from tests.reliability.outages import Running, has_sessions, options, sessions
 from tests.waiting import eventually
 
 pytestmark = COMMITS
 
 LEASE: Final = timedelta(seconds=20)
 ENDLESS: Final = {
-    "postgresql": "SELECT pg_sleep(60)",
-    "mysql": "SELECT SLEEP(60)",
-    "sqlite": "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n",
+    "postgresql": ("SELECT pg_advisory_lock(4711)", "SELECT pg_advisory_unlock(4711)"),
+    "mysql": ("SELECT GET_LOCK('hangs', 60)", "SELECT RELEASE_LOCK('hangs')"),
+    "sqlite": ("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n", "SELECT 1"),
 }
-"""A statement that takes longer than any test, by Django's name for the driver."""
+"""A statement that is not answered while the test holds its lock, and what frees that; by the driver."""
+
+
+def ask(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+@pytest.fixture
+def unanswered() -> Iterator[None]:
+    endless, free = ENDLESS[connection.vendor]
+    if has_sessions():
+        ask(endless)
+    yield
+    ask(free)
+    if has_sessions():
+        # The server goes on with the statement until it finds that nobody listens.
+        eventually(lambda: not sessions(endless), seconds=20)
 
 
 def never_answered() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(ENDLESS[connection.vendor])
+    ask(ENDLESS[connection.vendor][0])
 
 
 # The main thread's look ---------------------------------------------------------------------------------------------
@@ -165,6 +181,7 @@ class Hangs:
         return 60.0
 
 
+@pytest.mark.usefixtures("unanswered")
 def test_a_service_that_waits_for_an_answer_is_freed_by_a_cut_and_goes_on() -> None:
     service = Hangs()
     thread = ServiceThread(service)
@@ -175,10 +192,12 @@ def test_a_service_that_waits_for_an_answer_is_freed_by_a_cut_and_goes_on() -> N
         thread.cut()  # again and again: it may not have come to its statement yet
         return service.again.is_set()
 
-    eventually(freed, seconds=20)
-    eventually(lambda: thread.in_round is None)
-    assert thread.alive
-    thread.stop()
+    try:
+        eventually(freed, seconds=5)
+        eventually(lambda: thread.in_round is None)
+        assert thread.alive
+    finally:
+        thread.stop()
     thread.join(10)
 
 
@@ -199,7 +218,7 @@ def short() -> Any:
     return options(lease=timedelta(seconds=0.5), heartbeat=timedelta(seconds=0.1))
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("impatient", "unanswered")
 def test_a_worker_frees_its_own_services(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     really, hung = Promoter.run_once, threading.Event()
 
