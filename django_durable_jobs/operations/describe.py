@@ -36,6 +36,8 @@ def job(row: Job, *, values: bool) -> dict[str, Any]:
         "parent": None if row.parent_id is None else str(row.parent_id),
         "waiting_for": row.waiting_for,
         "paused_from": row.paused_from,
+        "paused_by": row.paused_by,
+        "pause_reason": row.pause_reason,
         "pausing": row.status == Status.RUNNING and row.pause_requested_at is not None,
         "cancelling": row.status == Status.RUNNING and row.cancel_requested_at is not None,
     }

@@ -66,9 +66,9 @@ def explain(job: Identified | UUID | str) -> Explanation:
         case Status.RUNNING:
             return _running(row)
         case Status.PAUSED:
-            return Explanation(
-                "PAUSED", f"It was paused while it was {row.paused_from}; resume it.", "job", str(row.id)
-            )
+            by, why = _said(row.paused_by, row.pause_reason)
+            text = f"It was paused{by} while it was {row.paused_from}{why}; resume it."
+            return Explanation("PAUSED", text, "job", str(row.id))
         case Status.WAITING:
             return _waiting(row)
         case Status.PENDING:
@@ -131,12 +131,15 @@ def _in_line(row: Job) -> Explanation:
     return Explanation("BEHIND", text, "job", str(front.id))
 
 
+def _said(by: str | None, reason: str | None) -> tuple[str, str]:
+    return f" by {visible(by)}" if by else "", f": {visible(reason)}" if reason else ""
+
+
 def _pending(row: Job) -> Explanation:
     queue = Queue.objects.using(alias()).filter(name=row.queue, paused_at__isnull=False).first()
     named = f"queue {row.queue!r}"
     if queue is not None:
-        by = f" by {visible(queue.paused_by)}" if queue.paused_by else ""
-        why = f": {visible(queue.pause_reason)}" if queue.pause_reason else ""
+        by, why = _said(queue.paused_by, queue.pause_reason)
         text = f"Its {named} has been paused since {_time(queue.paused_at)}{by}{why}."
         return Explanation("QUEUE_PAUSED", text, "queue", row.queue)
     alive = Worker.objects.using(alias()).alive().values_list("queues", "paused_at", "name")

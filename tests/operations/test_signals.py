@@ -15,6 +15,7 @@ from django_durable_jobs import (
     aresume,
     cancel,
     enqueue_many,
+    explain,
     pause,
     pause_queue,
     pause_worker,
@@ -66,6 +67,7 @@ def test_c6_a_job_is_paused_and_resumed_by_somebody_for_a_reason() -> None:
     with listening() as told:
         assert pause(job, reason="wrong price", by="ada")
         assert (present(job).paused_by, present(job).pause_reason) == ("ada", "wrong price")
+        assert explain(job).text == "It was paused by ada while it was scheduled: wrong price; resume it."
         resume(job, reason="mended", by="bob")
     assert told == [
         JobPausedEvent(**of(job), mode="graceful", reason="wrong price", by="ada"),
