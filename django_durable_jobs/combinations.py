@@ -19,6 +19,8 @@ _NEEDS: Final = {
 }
 _EXCLUDE: Final = (
     ("debounce", "throttle", "the one takes the last call of a series, the other the first."),
+    ("debounce", "expire_after", "it is put off instead."),
+    ("debounce", "expires_at", "it is put off instead."),
     ("debounce", "delay", "debounce says when the job is due."),
     ("debounce", "run_at", "debounce says when the job is due."),
     ("debounce", "sequence_key", "a job that is put off again and again would hold up its sequence."),
@@ -29,7 +31,9 @@ _EXCLUDE: Final = (
     ("throttle", "unique_key", "each says which job an enqueue is answered with."),
     ("throttle", "id", "the enqueue may be answered with a job that is there already."),
 )
-_CONCERNED: Final = frozenset({"hard_timeout", *_NEEDS, *(name for name, _other, _why in _EXCLUDE)})
+_CONCERNED: Final = frozenset(
+    {"hard_timeout", "expire_after", "expires_at", *_NEEDS, *(name for name, _other, _why in _EXCLUDE)}
+)
 """Each rule names one of these."""
 
 
@@ -50,5 +54,8 @@ def refuse_combinations(options: Any) -> None:
         raise OptionError(
             f"hard_timeout ({options.hard_timeout}) must not be shorter than timeout ({options.timeout})."
         )
+    for begins, ends in (("delay", "expire_after"), ("run_at", "expires_at")):
+        if begins in given and ends in given and getattr(options, ends) <= getattr(options, begins):
+            raise OptionError(f"{ends} ({getattr(options, ends)}) must be later than {begins}: it could never begin.")
     if "debounce_max" in given and options.debounce_max < options.debounce:
         raise OptionError(f"debounce_max ({options.debounce_max}) must not be shorter than debounce.")

@@ -143,6 +143,11 @@ class JobCancelledEvent(_AttemptEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobExpiredEvent(JobEvent):
+    """A job was not begun in its time: no worker runs it any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobPausedEvent(JobEvent):
     """A job is paused: at the order, or for one that ran when its worker gave it back."""
 

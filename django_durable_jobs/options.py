@@ -44,6 +44,8 @@ class Options:
     call_backoff: Backoff | None = None
     delay: timedelta | None = None
     run_at: datetime | None = None
+    expires_at: datetime | None = None
+    expire_after: timedelta | None = None
     id: UUID | None = None
     timeout: timedelta | None = None
     hard_timeout: timedelta | None = None
@@ -75,13 +77,14 @@ class Options:
                 known = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(_RULES))}."
                 raise DefinitionError(f"There is no option {name!r}. {known}")
             checked[name] = rule(value)
-        # The later word wins: a delay given now replaces a moment given earlier, and the other way round.
-        if checked.get("delay") is not None and checked.get("run_at") is not None:
-            raise OptionError("Give delay or run_at, not both.")
-        if checked.get("delay") is not None:
-            checked["run_at"] = None
-        elif checked.get("run_at") is not None:
-            checked["delay"] = None
+        # The later word wins: a length given now replaces a moment given earlier, and the other way round.
+        for length, moment in (("delay", "run_at"), ("expire_after", "expires_at")):
+            if checked.get(length) is not None and checked.get(moment) is not None:
+                raise OptionError(f"Give {length} or {moment}, not both.")
+            if checked.get(length) is not None:
+                checked[moment] = None
+            elif checked.get(moment) is not None:
+                checked[length] = None
         result = replace(self, **checked)
         refuse_combinations(result)
         return result
@@ -204,6 +207,8 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
     "call_backoff": _check_backoff,
     "delay": _check_delay,
     "run_at": check_run_at,
+    "expires_at": lambda value: check_run_at(value, "expires_at"),
+    "expire_after": _length("expire_after"),
     "id": _check_id,
     "timeout": check_timeout,
     "hard_timeout": _length("hard_timeout"),
@@ -227,7 +232,7 @@ _RULES: Final[dict[str, Callable[[object], Any]]] = {
 }
 assert set(_RULES) == {entry.name for entry in fields(Options)}  # noqa: S101 -- a slip of ours, seen at import
 
-DECORATOR_OPTIONS: Final = frozenset(_RULES) - {"run_at", "id"}
+DECORATOR_OPTIONS: Final = frozenset(_RULES) - {"run_at", "expires_at", "id"}
 """Options that make sense for every job of a definition; a moment or an id belong to one enqueue."""
 OF_THE_FUNCTION: Final = frozenset({"chunk", "chunk_timeout", "concurrency"})
 """Options that say how the function is to be called, and how often at once: the same for all its jobs."""

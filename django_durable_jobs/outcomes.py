@@ -80,7 +80,12 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The worker stops or hands the job back: it goes to its queue with its attempt."""
+    """The worker stops or hands the job back: it goes to its queue with its attempt.
+
+    ``begun`` says whether its code may have run.
+    """
+
+    begun: bool = True
 
 
 @dataclass(frozen=True, slots=True)

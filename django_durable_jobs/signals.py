@@ -31,6 +31,7 @@ from .events import (
     JobCancelledEvent,
     JobCompletedEvent,
     JobEnqueuedEvent,
+    JobExpiredEvent,
     JobFailedEvent,
     JobParkedEvent,
     JobPausedEvent,
@@ -181,6 +182,7 @@ job_parked = EventSignal(JobParkedEvent)
 job_released = EventSignal(JobReleasedEvent)
 job_rescued = EventSignal(JobRescuedEvent)
 job_cancelled = EventSignal(JobCancelledEvent)
+job_expired = EventSignal(JobExpiredEvent)
 job_paused = EventSignal(JobPausedEvent)
 job_resumed = EventSignal(JobResumedEvent)
 queue_paused = EventSignal(QueuePausedEvent)

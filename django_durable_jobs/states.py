@@ -115,6 +115,7 @@ TRANSITIONS: Final[dict[str, Transition]] = dict(
         _row("park", _RUNNING, Status.WAITING, Actor.OWNER),
         _row("wake", {Status.WAITING}, Status.PENDING, Actor.SYSTEM),
         _row("stop", _RUNNING, Status.CANCELLED, Actor.OWNER),
+        _row("expire", {Status.SCHEDULED, Status.PENDING, Status.WAITING, Status.PAUSED}, Status.EXPIRED, Actor.SYSTEM),
         _row("cancel", set(OPEN - _RUNNING), Status.CANCELLED, Actor.OPERATOR),
         _row("abort", _RUNNING, Status.CANCELLED, Actor.OPERATOR),
         _row("recall", set(OPEN - {Status.RUNNING, Status.PENDING}), Status.PENDING, Actor.OPERATOR),
@@ -135,10 +136,11 @@ TRANSITIONS: Final[dict[str, Transition]] = dict(
 )
 """Every verb of the system. ``rescue`` and ``give_up`` act on a lease that is over: the first returns the
 job to its queue, the second ends a job whose attempts are used up. ``stop`` is how the holder obeys an order to
-cancel; ``recall`` brings a job whose compensations must run first to a worker; ``line_up`` is ``retry`` for a job of
-a line, whose turn must come again; ``line_up_due`` is ``promote`` for one that gave its place away until then, and
-``put_off`` sets that time for one whose key has used up its rate. ``seize``, ``take_away`` and ``abort`` end the lease
-of a worker that is not asked; ``resume_...`` leads a job back to the status that it was paused in."""
+cancel; ``recall`` brings a job whose compensations must run first to a worker; ``expire`` ends one that nobody has
+begun in its time. ``line_up`` is ``retry`` for a job of a line, whose turn must come again; ``line_up_due`` is
+``promote`` for one that gave its place away until then, and ``put_off`` sets that time for one whose key has used up
+its rate. ``seize``, ``take_away`` and ``abort`` end the lease of a worker that is not asked; ``resume_...`` leads a
+job back to the status that it was paused in."""
 
 
 def may_move(verb: str, status: Status | str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from django.db import IntegrityError, NotSupportedError, transaction
 from django.db.models import F, Q
@@ -18,20 +18,22 @@ from django.db.models.functions import Greatest
 
 from ..outcomes import LINED_UP
 from ..states import CLOCKED, TRANSITIONS, Status
+from .locks import Locks
 from .now import DatabaseNow
-from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, NewJob, Promoted, Saved, Want
-from .transactions import Transactions
+from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, NewJob, Promoted, Saved
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from django.db.backends.base.base import BaseDatabaseWrapper
-    from django.db.models import QuerySet
 
 Result = TypeVar("Result")
 
+IN_TIME: Final = Q(expires_at=None) | Q(expires_at__gt=DatabaseNow())
+"""What a claim asks of a job that must begin by some time."""
 
-class Dialect(Transactions):
+
+class Dialect(Locks):
     """What the package needs from a database: every hot statement, portably."""
 
     # Enqueue ------------------------------------------------------------------------------------------------
@@ -82,30 +84,6 @@ class Dialect(Transactions):
         with self.connection.cursor() as cursor:
             cursor.execute(f"{insert} {self.table('Queue')} (name) VALUES {rows} {suffix}", ordered)
 
-    def lock_keys(self, model: str, keys: Iterable[str]) -> None:
-        """Lock the rows of these keys for the rest of the transaction; rows that are not there are made.
-
-        One statement: looking first and inserting then would be a deadlock of two that find nothing.
-        """
-        ordered, column = sorted(keys), self.connection.ops.quote_name("key")
-        rows = ", ".join(["(%s)"] * len(ordered))
-        with self.connection.cursor() as cursor:
-            # An update that changes nothing: it locks the row.
-            cursor.execute(
-                f"INSERT INTO {self.table(model)} ({column}) VALUES {rows} {self.on_conflict(column)}", ordered
-            )
-
-    def latest(self, rows: QuerySet[Any]) -> QuerySet[Any]:
-        """Return the query for rows as others have committed them by now, in a transaction of any isolation level.
-
-        Elsewhere than on MySQL a snapshot that is too old shows at the lock of a row that changed, as a conflict.
-        """
-        return rows
-
-    def on_conflict(self, column: str) -> str:
-        """Return the end of an INSERT that takes the rows which are there already for its own."""
-        return f"ON CONFLICT ({column}) DO UPDATE SET {column} = excluded.{column}"
-
     def notify(self, payloads: Iterable[str]) -> None:
         """Wake listening workers when the present transaction commits; a hint that may be lost."""
 
@@ -139,7 +117,7 @@ class Dialect(Transactions):
         for queue, amount in self._open(claim):
             rows = list(
                 jobs.pending()
-                .filter(side, queue=queue)
+                .filter(side, IN_TIME, queue=queue)
                 .in_claim_order()
                 .select_for_update(skip_locked=True)
                 .values_list(*Claimed._fields, named=False)[:amount]
@@ -164,32 +142,6 @@ class Dialect(Transactions):
             ]
         return claimed
 
-    def _open(self, claim: Claim) -> list[Want]:
-        """Return what is wanted of queues that are neither paused nor limited; nothing for a worker that is.
-
-        Their rows stay locked for sharing, so that a pause waits for this claim. A row that somebody is about to change
-        is not waited for: then nothing is taken from there this time.
-        """
-        if claim.worker_id in self._closed("Worker", "id", [claim.worker_id], checked=claim.fleet_checked):
-            return []
-        closed = self._closed("Queue", "name", [want.queue for want in claim.wants], checked=claim.queue_checked)
-        return [want for want in claim.wants if want.queue not in closed]
-
-    def _closed(self, model: str, column: str, keys: list[Any], *, checked: bool) -> set[Any]:
-        """Return those that are paused, or limited, or that somebody is about to change; one without a row is none."""
-        marks, table = ", ".join(["%s"] * len(keys)), self.table(model)
-        with self.connection.cursor() as cursor:
-            # All are read: a row that the condition leaves out would not stay locked.
-            look = f"SELECT {column}, {shut(checked)} FROM {table} WHERE {column} IN ({marks}) ORDER BY {column}"
-            cursor.execute(f"{look} {self.lock_for_sharing}", keys)
-            found = dict(cursor.fetchall())
-            missing = [key for key in keys if key not in found]
-            if missing:
-                marks = ", ".join(["%s"] * len(missing))
-                cursor.execute(f"SELECT {column} FROM {table} WHERE {column} IN ({marks})", missing)
-                missing = [key for (key,) in cursor.fetchall()]
-        return {*(key for key, is_shut in found.items() if is_shut), *missing}
-
     def _complete(self, completions: Sequence[Completion]) -> set[UUID]:
         jobs = self.model("Job").objects.using(self.alias)
         return {
@@ -203,6 +155,7 @@ class Dialect(Transactions):
                 finished_at=DatabaseNow(),
                 worker_id=None,
                 lease_expires_at=None,
+                expires_at=None,
             )
         }
 
@@ -307,11 +260,6 @@ class Dialect(Transactions):
         stored, created = self.model("Checkpoint").objects.using(self.alias).get_or_create(**place, defaults=values)
         if not created and any(getattr(stored, name) != value for name, value in values.items()):
             raise IntegrityError(f"Checkpoint {row.key} of job {row.job_id} is stored with another value.")
-
-
-def shut(checked: bool) -> str:  # noqa: FBT001 -- chooses between two texts of one condition
-    """Return the condition of a queue or a worker under which nothing is claimed there."""
-    return "(paused_at IS NOT NULL)" if checked else "(paused_at IS NOT NULL OR limited)"
 
 
 def _without_token(row: NewCheckpoint) -> dict[str, Any]:

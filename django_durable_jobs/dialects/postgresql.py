@@ -10,7 +10,7 @@ from django.db import IntegrityError
 
 from ..outcomes import LINED_UP
 from ..states import TRANSITIONS, Status
-from .base import shut
+from .locks import shut
 from .postgresql_session import CHANNEL, PostgreSQLSession
 from .rows import Claim, Claimed, Completion, Held, NewCheckpoint, Promoted, Saved
 
@@ -62,7 +62,7 @@ class PostgreSQL(PostgreSQLSession):
             done AS (
                 UPDATE {self.table("Job")} AS job SET
                     status = '{verb.target}', result = given.result, finished_at = {self.now_sql()},
-                    worker_id = NULL, lease_expires_at = NULL
+                    worker_id = NULL, lease_expires_at = NULL, expires_at = NULL
                 FROM unnest(%(done_ids)b::uuid[], %(done_tokens)b::int[], %(results)s::text[])
                     AS given(id, token, result)
                 WHERE job.id = ANY (%(done_ids)b::uuid[]) AND job.id = given.id
@@ -105,6 +105,7 @@ class PostgreSQL(PostgreSQLSession):
                     SELECT id, queue FROM {self.table("Job")} AS job
                     WHERE job.status = '{source}' AND job.queue = wanted.queue
                         AND job.rescues {"> 0" if claim.rescued else "= 0"}{only}
+                        AND (job.expires_at IS NULL OR job.expires_at > {now})
                     ORDER BY job.rank, job.id LIMIT wanted.amount
                     FOR UPDATE SKIP LOCKED
                 ) AS job

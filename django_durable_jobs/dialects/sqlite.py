@@ -10,7 +10,7 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import UUID
 
@@ -18,8 +18,9 @@ import msgspec
 from django.db import OperationalError, transaction
 
 from ..states import TRANSITIONS, Status
-from .base import Dialect, shut
+from .base import Dialect
 from .files import network_file_system_of
+from .locks import shut
 from .rows import Claim, Claimed, Completion, NewJob, further_columns
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class SQLite(Dialect):
                 job.max_attempts,
                 job.options,
                 self.first_status(job).value,
-                *(value.hex if isinstance(value := more.get(name), UUID) else value for name in further),
+                *(_adapted(more.get(name), adapt) for name in further),
             )
             if job.delay is not None:
                 later.setdefault(job.delay.total_seconds(), []).append(row)
@@ -212,6 +213,7 @@ class SQLite(Dialect):
             WHERE id IN (
                 SELECT id FROM {self.table("Job")}
                 WHERE status = '{source}' AND queue = %s AND rescues {side}{only}
+                    AND (expires_at IS NULL OR expires_at > {self.now_sql()})
                     AND NOT EXISTS (SELECT 1 FROM {self.table("Queue")} WHERE name = %s AND {queue_shut})
                     AND NOT EXISTS (SELECT 1 FROM {self.table("Worker")} WHERE id = %s AND {worker_shut})
                 ORDER BY rank, id LIMIT %s
@@ -234,7 +236,7 @@ class SQLite(Dialect):
         sql = f"""
             UPDATE {self.table("Job")} AS job SET
                 status = '{verb.target}', result = given.result, finished_at = {self.now_sql()},
-                worker_id = NULL, lease_expires_at = NULL
+                worker_id = NULL, lease_expires_at = NULL, expires_at = NULL
             FROM (
                 SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS token,
                        json_extract(value, '$[2]') AS result
@@ -253,3 +255,9 @@ def _claimed(row: Sequence[Any]) -> Claimed:
     *plain, parent, cancel = row
     asked = cancel.replace(tzinfo=UTC) if cancel else None
     return Claimed._make([UUID(plain[0]), *plain[1:], UUID(parent) if parent else None, asked])
+
+
+def _adapted(value: Any, adapt: Callable[[datetime], Any]) -> Any:
+    if isinstance(value, UUID):
+        return value.hex
+    return adapt(value) if isinstance(value, datetime) else value

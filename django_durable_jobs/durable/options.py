@@ -20,6 +20,7 @@ class _Options(TypedDict, total=False):
     call_retries: int
     call_backoff: Backoff
     delay: timedelta | float
+    expire_after: timedelta | float | None
     timeout: timedelta | float
     hard_timeout: timedelta | float
     on_crash: OnCrash
@@ -50,4 +51,5 @@ class EnqueueOptions(_Options, total=False):
     """Options that one enqueue takes."""
 
     run_at: datetime
+    expires_at: datetime | None
     id: UUID

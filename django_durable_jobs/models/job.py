@@ -20,9 +20,9 @@ from django.utils.translation import gettext_lazy as _
 from ..ids import new_job_id
 from ..querysets.jobs import JobQuerySet
 from ..rendering import visible
-from ..states import CLOCKED, DUE_LATER, FINAL, LINES, Status
+from ..states import CLOCKED, DUE_LATER, FINAL, LINES, TRANSITIONS, Status
 from .fields import NameField
-from .indexes import PresentIndex, StatusIndex, TenantIndex
+from .indexes import ExpiryIndex, PresentIndex, StatusIndex, TenantIndex
 
 
 def _values(statuses: frozenset[Status]) -> list[str]:
@@ -137,6 +137,7 @@ class Job(models.Model):
             PresentIndex(fields=["parent", "parent_call", "status"], name="ddj_job_children"),
             # The oldest job of a sequence that waits is the first of a stretch. What has ended is not in it.
             StatusIndex(fields=["sequence_key", "id"], name="ddj_job_sequence", statuses=_values(LINES)),
+            ExpiryIndex(fields=["expires_at"], name="ddj_job_expiry", statuses=_values(TRANSITIONS["expire"].sources)),
             TenantIndex(fields=["queue", "tenant", "rank", "id"], name="ddj_job_tenant"),
         ]
         constraints: ClassVar = [

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -34,6 +34,7 @@ from .sequences import CONCURRENT, advance_after_commit, lined_up
 NOTIFY_PAUSE: Final = 0.005
 """Seconds between two notifications of one queue by one process. A commit that notifies takes a lock of the whole
 server; a worker that was woken looks again after 10 ms, so nothing waits for the notification that was left out."""
+EXPIRE_AFTER: Final = "expire_after"
 STORED_OPTIONS: Final = (
     "backoff",
     "call_retries",
@@ -153,6 +154,10 @@ def _more_of(request: Request) -> dict[str, Any] | None:
     options, more = request.options, _line_of(request)
     if options.tenant is not None:
         more["tenant"] = _key(request, "tenant", TENANT_LENGTH)
+    if options.expires_at is not None:
+        more["expires_at"] = options.expires_at
+    if options.expire_after is not None:
+        more[EXPIRE_AFTER] = options.expire_after
     if options.unique_key is not None:
         more["unique_key"] = _key(request, "unique_key", KEY_LENGTH)
     return more or None
@@ -221,6 +226,7 @@ def _store(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
     keys = {key for job in jobs if job.more is not None and (key := job.more.get("sequence_key")) is not None}
     if keys:
         jobs = lined_up(jobs)
+    jobs = _with_their_ends(jobs, dialect)
     queues = {job.queue for job in jobs}
     _ensure_queues(queues, dialect)
     notify = _notifications(jobs, dialect) if settings.notify and dialect.has_notifications else []
@@ -232,6 +238,21 @@ def _store(jobs: list[NewJob], dialect: Dialect, settings: Settings) -> None:
     tell_enqueued(jobs)
     if keys:
         advance_after_commit(keys)
+
+
+def _with_their_ends(jobs: list[NewJob], dialect: Dialect) -> list[NewJob]:
+    """Return the jobs with the instant at which they expire, where a length was given: by the database's clock."""
+    if all(job.more is None or EXPIRE_AFTER not in job.more for job in jobs):
+        return jobs
+    now = dialect.now()
+    return [job._replace(more=_with_its_end(job.more, now)) for job in jobs]
+
+
+def _with_its_end(more: dict[str, Any] | None, now: datetime) -> dict[str, Any] | None:
+    if more is None or EXPIRE_AFTER not in more:
+        return more
+    rest = {name: value for name, value in more.items() if name != EXPIRE_AFTER}
+    return {**rest, "expires_at": now + more[EXPIRE_AFTER]}
 
 
 def _payloads(jobs: Iterable[NewJob]) -> list[str]:

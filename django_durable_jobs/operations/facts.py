@@ -16,6 +16,7 @@ from ..events import (
     JobCancelledEvent,
     JobCompletedEvent,
     JobEnqueuedEvent,
+    JobExpiredEvent,
     JobFailedEvent,
     JobParkedEvent,
     JobPausedEvent,
@@ -33,6 +34,7 @@ from ..signals import (
     job_cancelled,
     job_completed,
     job_enqueued,
+    job_expired,
     job_failed,
     job_parked,
     job_paused,
@@ -154,6 +156,11 @@ def tell_cancelled(ids: Collection[UUID], reason: str) -> None:
     job_cancelled.tell_after_commit(
         JobCancelledEvent(**_of_row(job), reason=reason) for job in _read(job_cancelled, ids)
     )
+
+
+def tell_expired(ids: Collection[UUID]) -> None:
+    """Tell of jobs that have expired; in the transaction that ends them."""
+    job_expired.tell_after_commit(JobExpiredEvent(**_of_row(job)) for job in _read(job_expired, ids))
 
 
 def tell_taken_away(ids: Collection[UUID]) -> None:

@@ -153,8 +153,9 @@ def _finish_one(ending: Ending) -> bool:
             moved = move("stop", this, token=job.token, last_error=reason)
             if moved:
                 reports.write_cancelled(job.id)
-        case Released():
-            moved = move("release", this, token=job.token, attempt=F("attempt") - 1)
+        case Released(begun):
+            still = {} if begun else {"expires_at": F("expires_at")}
+            moved = move("release", this, token=job.token, attempt=F("attempt") - 1, **still)
         case _:
             return False
     if moved and isinstance(outcome, Failed | BackedOff):

@@ -78,6 +78,7 @@ def put_back(these: JobQuerySet, generation: Any) -> int:
     """
     anew: dict[str, Any] = {
         "run_at": None,
+        "expires_at": None,
         "rescues": 0,
         "cancel_requested_at": None,
         "generation": generation,

@@ -33,6 +33,8 @@ def move(verb: str, jobs: JobQuerySet, *, token: int | None = None, **values: An
         implied |= {"worker": None, "lease_expires_at": None}
     if Status.WAITING in rule.sources and rule.target is not Status.PAUSED:
         implied["waiting_for"] = None
+    if Status.RUNNING in rule.sources or rule.ends_life:
+        implied["expires_at"] = None  # only an open job that nobody has begun can expire
     implied["finished_at"] = DatabaseNow() if rule.ends_life else None
     return guarded.update(**{**implied, **values})
 

@@ -294,7 +294,7 @@ class Dispatcher:
                     lane.slow_down(HELD_TOO_LONG)
                 back = lane.give_back(forming=closed)
                 self._claimed -= len(back)
-                self._unwritten += [Ending(job, Released(), self._options.name) for job in back]
+                self._unwritten += [Ending(job, Released(begun=False), self._options.name) for job in back]
 
     def _pause(self) -> float:
         pause = self._pause_without_chunks()

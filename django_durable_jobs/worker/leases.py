@@ -135,10 +135,8 @@ class Leases:
         """
         with self._guard:
             left = [lease for lease in self._held.values() if not lease.over]
-        return [
-            (lease.job, Lost() if lease.context is not None and fails_when_lost(lease.job.options) else Released())
-            for lease in left
-        ]
+        begun = [(lease.job, lease.context is not None) for lease in left]
+        return [(job, Lost() if ran and fails_when_lost(job.options) else Released(begun=ran)) for job, ran in begun]
 
     def not_begun(self) -> set[str]:
         """Return the queues of which a job is held whose code has neither begun nor gone back."""

@@ -20,6 +20,7 @@ from .chunks import ChunkExecutor
 from .control import Control, Heard
 from .dispatcher import Dispatcher
 from .ears import Ears
+from .expirer import Expirer
 from .heartbeat import Heartbeat
 from .leases import Leases
 from .listener import Listener
@@ -159,7 +160,8 @@ class Worker:
         quarantine: Quarantine | None = None
         promoter = Promoter(options, dispatcher.look_now, lambda: dispatcher.listening)
 
-        chores: list[Service] = [promoter, Waker(options, dispatcher.look_now, clock=self._clock), Pruner()]
+        waker = Waker(options, dispatcher.look_now, clock=self._clock)
+        chores: list[Service] = [promoter, waker, Expirer(options), Pruner()]
         if not options.supervised:
             rescuer = Rescuer(options, lambda: rota.hasten(alone))
             quarantine = alone = Quarantine(

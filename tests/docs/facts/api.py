@@ -114,6 +114,8 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "debounce_max": ("how long a job can be put off, `timedelta` or seconds", "for ever"),
     "throttle": ("for so long after an enqueue its job answers for others of its key", "no throttle"),
     "throttle_key": ("a `str`, or a function of the arguments", "one for the definition"),
+    "expires_at": ("a moment: unless a worker has begun the job by then, it is over", "never"),
+    "expire_after": ("the same, so long after the enqueue, `timedelta` or seconds", "never"),
     "unique_key": ("of the live jobs of this key there is one; a `str`, or a function of the arguments", "not unique"),
     "unique_for": (
         "for so long after its enqueue a completed job answers, too, `timedelta` or seconds",

@@ -40,6 +40,7 @@ EFFECTS: Final[dict[str, str]] = {
     "park": "its code waits for something outside; the attempt is given back",
     "wake": "what it waited for has come",
     "stop": "the holder obeys an order to cancel",
+    "expire": "a worker's chore, of a job that nobody has begun by its `expires_at`",
     "cancel": "`cancel(job)`, of a job that does not run",
     "abort": "`cancel(job, force=True)`, of a running job: its lease is over",
     "recall": "`cancel(job)`, of a job whose compensations must run first",
@@ -102,6 +103,7 @@ PLACES: Final[dict[Status, tuple[int, int]]] = {
     Status.COMPLETED: (740, 90),
     Status.FAILED: (740, 250),
     Status.CANCELLED: (740, 370),
+    Status.EXPIRED: (450, 490),
 }
 """Centres of the boxes. A status that becomes reachable needs one; the generator says so."""
 BENDS: Final[dict[tuple[Status, Status], int]] = {
@@ -114,6 +116,7 @@ BENDS: Final[dict[tuple[Status, Status], int]] = {
 
 
 UNDRAWN: Final = {
+    "expire": "expire: from scheduled, pending, waiting and paused, to expired",
     "cancel": "cancel: from every status that is not final, except running, to cancelled",
     "recall": "recall: the same statuses except pending, to pending",
     "retry": "retry: from failed, cancelled, expired and retrying, to pending",

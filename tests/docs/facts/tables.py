@@ -11,7 +11,7 @@ from django_durable_jobs.models.indexes import PresentIndex, StatusIndex, Tenant
 from tests.docs.facts.markdown_tables import code, first_line, listed, markdown_table
 
 LATER: Final = "kept for what comes later; empty"
-RESERVED: Final = (*("batch_id", "occurrence_id", "expires_at", "tags"),)
+RESERVED: Final = (*("batch_id", "occurrence_id", "tags"),)
 COLUMNS: Final[dict[str, dict[str, str]]] = {
     "Job": {
         "id": "UUIDv7: sorts by creation",
@@ -43,6 +43,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "tenant": "for whom it is: tenants take turns in a fair queue",
         "sequence_key": "the line it is in: a sequence, or (beginning with a space) that of its concurrency key",
         "concurrency_key": "jobs of one key: so many at once as their definition says",
+        "expires_at": "when it is over unless a worker has begun it; empty as soon as one has",
         "unique_key": "of the live jobs of a definition with this key there is one",
         "pause_requested_at": "when an order came to pause it while it ran",
         "paused_from": "the status to which `resume` leads back; set exactly while it is paused",
