@@ -80,7 +80,8 @@ def job_details(job: Job, address: QueryDict, *, values: bool) -> dict[str, Any]
         "waits_for": in_list(job.waiting_for) if job.waiting_for else "",
         "in_front": blocked_by(job) if job.waiting_for and job.sequence_key else None,
         # A key is made of arguments.
-        "sequence": in_list(job.sequence_key) if values and job.sequence_key else "",
+        "sequence": in_list(job.sequence_key) if values and job.sequence_key and not job.concurrency_key else "",
+        "concurrency_key": in_list(job.concurrency_key) if values and job.concurrency_key else "",
         "report": _report(job, values=values),
     }
 

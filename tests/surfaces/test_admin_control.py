@@ -157,3 +157,26 @@ def test_f10_the_page_of_a_job_says_why_it_does_not_run() -> None:
     assert "No live worker serves its queue" in html(client, page_of(make_job(queue="mail")))
     for status in ("running", "completed"):
         assert "Why is it not running?" not in html(client, page_of(make_job(status)))
+
+
+def test_the_list_of_queues_shows_limits_and_their_page_offers_to_take_them_back() -> None:
+    for name in ("mail", "video"):
+        Queue.objects.create(name=name)
+    client = staff("view_queue", "limit_queue")
+    (told,) = confirmed(
+        client, "queue", "limit", "mail", concurrency="3", rate="10", per="60", fair="yes", reason="<b>"
+    )
+    assert told == "Limit selected queues: 1 queue."
+    shown = html(client, LIST["queue"])
+    assert "3 at once; 10 in 60 s; tenants take turns" in shown
+    assert "<b>" not in shown
+    pages = [html(client, f"{ADMIN}queue/{name}/change/") for name in ("mail", "video")]
+    assert ["unlimit" in page for page in pages] == [True, False]
+    (told,) = confirmed(client, "queue", "limit", "video", rate="many")
+    assert "rate must be a number, not 'many'" in told
+
+
+def test_the_page_of_a_job_shows_its_concurrency_key_to_who_may_see_values() -> None:
+    job = make_job("waiting", waiting_for="sequence", sequence_key=" customer 7", concurrency_key="customer 7")
+    assert "customer 7" in html(staff("view_job", "view_arguments"), page_of(job))
+    assert "customer 7" not in html(staff("view_job"), page_of(job))

@@ -89,7 +89,7 @@ def transitions() -> str:
 # The picture --------------------------------------------------------------------------------------------------
 
 WIDTH: Final = 860
-HEIGHT: Final = 640
+HEIGHT: Final = 680
 WORDS: Final = 438
 """Where the words at the bottom begin."""
 BOX: Final = (120, 40)
