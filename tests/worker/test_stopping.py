@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
@@ -28,15 +28,18 @@ from django_durable_jobs import (
     durable_job,
 )
 from django_durable_jobs.dialects import Dialect
+from django_durable_jobs.durable.context import JobContext
+from django_durable_jobs.durable.doors import Door
 from django_durable_jobs.models import Attempt, NamedValue
 from django_durable_jobs.options import Options
+from django_durable_jobs.worker.stops import Stop, Stops
 from tests.durable.running import COMMITS, SCRIPTS, async_scripted, row, scripted
 from tests.reliability.outages import QUICK, options, working
 from tests.waiting import eventually
 
 pytestmark = COMMITS
 
-LIMIT: Final = 0.1
+LIMIT: Final = 0.25
 LEDGER: list[str] = []
 LOCK = threading.Lock()
 
@@ -79,6 +82,26 @@ def quickly(recycle_after: float = 0.1, **settings: Any) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def time_is_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """What code calls that has come as far as the test needs: its limit is reached, be the database ever so slow."""
+    noted: list[tuple[Stops, Stop | None]] = []
+    really = Stops.limit
+
+    def limit(self: Stops, contexts: Sequence[JobContext], door: Door) -> Stop | None:
+        noted.append((self, really(self, contexts, door)))
+        return noted[-1][1]
+
+    def reach() -> None:
+        stops, stop = noted[-1]
+        assert stop is not None
+        stop.at = 0.0
+        stops.wake()
+
+    monkeypatch.setattr(Stops, "limit", limit)
+    return reach
+
+
 # Code in Python -----------------------------------------------------------------------------------------------------
 
 
@@ -110,15 +133,17 @@ def test_x43_python_code_is_interrupted_and_its_thread_runs_the_next_job(script:
         assert fine().result(20) == "good"
     failed = row(late)
     assert (failed.status, failed.attempt) == ("failed", 1)
-    assert failed.last_error == "TimedOut: The attempt took longer than its hard limit of 0.1 s."
+    assert failed.last_error == "TimedOut: The attempt took longer than its hard limit of 0.25 s."
     assert script.__name__ in Attempt.objects.get(job_id=late.id).traceback, "it says where the code was"
     assert LOCK.acquire(blocking=False), "what the code held is free"
     LOCK.release()
 
 
-def test_an_attempt_that_was_interrupted_is_followed_by_the_next_one() -> None:
+def test_an_attempt_that_was_interrupted_is_followed_by_the_next_one(time_is_up: Callable[[], None]) -> None:
     def once_too_long() -> str:
         note("attempt")
+        if len(LEDGER) == 1:
+            time_is_up()
         # For ever but for the interruption; without it the attempt ends, some time, as if nothing had been.
         while len(LEDGER) == 1 and not GATE.wait(0.001):
             pass
@@ -126,7 +151,7 @@ def test_an_attempt_that_was_interrupted_is_followed_by_the_next_one() -> None:
 
     GATE = threading.Event()  # noqa: N806 -- opened below, whatever happens
     with quickly(20), working():
-        here = enqueue(once_too_long, retries=1, backoff=Backoff.none())
+        here = enqueue(once_too_long, retries=1, backoff=Backoff.none(), hard_timeout=3600)
         try:
             assert here.result(5) == "attempt 2"
         finally:
@@ -138,12 +163,15 @@ def test_code_that_ends_in_its_time_is_left_alone() -> None:
         assert fine().result(20) == "good"
 
 
-def test_what_interrupted_code_had_written_is_not_there_and_the_next_job_can_write() -> None:
+def test_what_interrupted_code_had_written_is_not_there_and_the_next_job_can_write(
+    time_is_up: Callable[[], None],
+) -> None:
     owner = fine(delay=3600)
 
     def half() -> None:
         with transaction.atomic():
             NamedValue.objects.create(job_id=owner.id, name="half", value="1")
+            time_is_up()
             endless()
 
     def whole() -> int:
@@ -151,17 +179,18 @@ def test_what_interrupted_code_had_written_is_not_there_and_the_next_job_can_wri
         return NamedValue.objects.count()
 
     with working(options(queues={"default": 1})):
-        ended(enqueue(half))
+        ended(enqueue(half, hard_timeout=3600))
         assert enqueue(whole, hard_timeout=3600).result(20) == 1
     assert [value.name for value in NamedValue.objects.filter(job_id=owner.id)] == ["whole"]
 
 
-def test_the_connections_of_interrupted_code_are_not_used_again() -> None:
+def test_the_connections_of_interrupted_code_are_not_used_again(time_is_up: Callable[[], None]) -> None:
     used: list[Any] = []
 
     def queries() -> None:
         NamedValue.objects.count()
         used.append(connection.connection)
+        time_is_up()
         endless()
 
     def queries_too() -> str:
@@ -170,19 +199,20 @@ def test_the_connections_of_interrupted_code_are_not_used_again() -> None:
         return "good"
 
     with working(options(queues={"default": 1})):
-        ended(enqueue(queries))
+        ended(enqueue(queries, hard_timeout=3600))
         assert enqueue(queries_too, hard_timeout=3600).result(20) == "good"
     assert used[0] is not used[1]
 
 
-def test_what_it_has_registered_is_undone_and_has_its_own_time() -> None:
+def test_what_it_has_registered_is_undone_and_has_its_own_time(time_is_up: Callable[[], None]) -> None:
     def books() -> None:
         call(note, "book")
         compensate(undo)
+        time_is_up()
         endless()
 
     with working():
-        ended(enqueue(books))
+        ended(enqueue(books, hard_timeout=3600))
     assert LEDGER == ["book", "undone"]
 
 
@@ -237,17 +267,18 @@ def test_x43_code_that_swallows_what_is_raised_is_given_up() -> None:
     assert LEDGER == ["swallowed"]
 
 
-def test_a_job_that_is_given_up_with_something_to_undo_is_left_to_its_lease() -> None:
+def test_a_job_that_is_given_up_with_something_to_undo_is_left_to_its_lease(time_is_up: Callable[[], None]) -> None:
     """What undoes it must not run beside its code: whoever rescues the job sees to it."""
     gate = threading.Event()
 
     def books() -> None:
         call(note, "book")
         compensate(undo)
+        time_is_up()
         gate.wait(60)
 
     with quickly(), working(options(lease=timedelta(seconds=0.6), heartbeat=timedelta(seconds=0.1))):
-        late = enqueue(books)
+        late = enqueue(books, hard_timeout=3600)
         eventually(lambda: row(late).rescues > 0, seconds=20)
         gate.set()
     assert row(late).result is None
@@ -256,9 +287,10 @@ def test_a_job_that_is_given_up_with_something_to_undo_is_left_to_its_lease() ->
 # On the event loop --------------------------------------------------------------------------------------------------
 
 
-def test_x43_an_async_job_is_cancelled_where_it_waits() -> None:
+def test_x43_an_async_job_is_cancelled_where_it_waits(time_is_up: Callable[[], None]) -> None:
     async def hangs() -> None:
         await acall(good)
+        time_is_up()
         try:
             await asyncio.Event().wait()
         finally:
@@ -268,7 +300,7 @@ def test_x43_an_async_job_is_cancelled_where_it_waits() -> None:
         return "good"
 
     with working():
-        late = enqueue(hangs)
+        late = enqueue(hangs, hard_timeout=3600)
         ended(late)
         assert enqueue(quick, hard_timeout=3600).result(20) == "good"
     assert LEDGER == ["cleaned"]
