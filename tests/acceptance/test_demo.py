@@ -18,13 +18,12 @@ from urllib.request import HTTPCookieProcessor, OpenerDirector, ProxyHandler, bu
 from uuid import uuid4
 
 import psutil
-import psycopg
 import pymysql
 import pytest
 
 from tests.acceptance.example import SLICE, Example, Finished, files_of
 from tests.databases import Lane, current_url, database_settings, lane_of, renamed
-from tests.servers import drop_mariadb_databases, drop_postgres_databases
+from tests.servers import drop_mariadb_databases
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -159,22 +158,16 @@ def own_database() -> Iterator[str]:
     """A database of this test on the lane's server, as a user would name it."""
     name = f"demo_{uuid4().hex[:12]}"
     url = current_url()
-    if lane_of(url) == "postgresql":
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        yield renamed(url, name)
-        drop_postgres_databases(url, name)
-    else:
-        settings = database_settings(url)
-        given = {"host": settings["HOST"], "user": settings["USER"], "password": settings["PASSWORD"]}
-        socket = settings["OPTIONS"].get("unix_socket")
-        with pymysql.connect(**given, port=int(settings["PORT"] or 3306), unix_socket=socket) as connection:
-            connection.cursor().execute(f"CREATE DATABASE {name}")
-        yield renamed(url, name)
-        drop_mariadb_databases(url, name)
+    settings = database_settings(url)
+    given = {"host": settings["HOST"], "user": settings["USER"], "password": settings["PASSWORD"]}
+    socket = settings["OPTIONS"].get("unix_socket")
+    with pymysql.connect(**given, port=int(settings["PORT"] or 3306), unix_socket=socket) as connection:
+        connection.cursor().execute(f"CREATE DATABASE {name}")
+    yield renamed(url, name)
+    drop_mariadb_databases(url, name)
 
 
-@pytest.mark.skipif(lane_of(current_url()) == "sqlite", reason="needs a server: postgresql and mariadb lanes")
+@only_in("mariadb")
 def test_the_same_holds_on_a_database_given_by_its_url(example: Example, own_database: str) -> None:
     ended = example.run("demo", "--kill", "--packages", slice_of_the_library(), "--database", own_database)
     check_proof(ended)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 MEGABYTE = 1024**2
 FIRST, WAVE, JOBS, FEWEST = 500, 500, 10_000, 2_000
-ENOUGH = 15.0
+ENOUGH = 8.0
 """Seconds after which fewer jobs will do, where the database is slow; but not fewer than FEWEST."""
 
 
