@@ -92,7 +92,9 @@ class ThreadDoor:
         try:
             self._rights.pop()
         except IndexError:
-            while not (self.closed or self._sent):
+            if self.closed:
+                return
+            while not self._sent:
                 give_way()
             for _instruction in range(3):
                 give_way()  # what was sent is raised at one of these, unless it was before

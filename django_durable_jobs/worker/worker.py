@@ -91,6 +91,7 @@ class Worker:
             with announcing():
                 self._run()
         finally:
+            self._probes.ended()
             # The caller's thread goes on with its own connections where a worker ran inside another program.
             sessions.mark_thread_as_ours(ours=False)
 
@@ -105,7 +106,6 @@ class Worker:
             # A row that says "stopped" is no lost worker: nobody waits for its lease, or takes its name for used.
             within(TO_SAY_GOODBYE, lambda: stopped(worker_id), "Storing the end of this worker")
             connections.close_all()
-            self._probes.ended()
         logger.info("Worker %s has stopped", self._options.name, extra=self._fields())
 
     def _work(self, began: Registered) -> None:
