@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -65,10 +66,11 @@ class Child:
 class Worker(Child):
     """A ``runjobs`` process."""
 
-    def __init__(self, number: int, queue: str, slots: int, log: Path) -> None:
-        """Start it; it ends when this process dies, however that happens."""
+    def __init__(self, number: int, queues: Mapping[str, int], log: Path) -> None:
+        """Start it, with so many slots for each queue; it ends when this process dies, however that happens."""
         self.name = f"demo-{os.getpid()}-{number}"
-        queues = ["runjobs", "--queue", f"{queue}={slots}"]
+        named = [word for queue, slots in queues.items() for word in ("--queue", f"{queue}={slots}")]
+        command = ["runjobs", *named]
         more = ["--worker-id", self.name, "--grace", str(GRACE), "--parent-pid", str(os.getpid())]
-        super().__init__(f"worker {self.name}", [*queues, *more], log)
-        self.command = " ".join(queues)
+        super().__init__(f"worker {self.name}", [*command, *more], log)
+        self.command = " ".join(command)

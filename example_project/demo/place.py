@@ -17,10 +17,11 @@ from django.conf import settings
 from django.core.checks import ERROR, run_checks
 from django.core.management import call_command
 from django.db import connections
-from stdlib_index.jobs import QUEUE, index_library, index_package
+from stdlib_index.jobs import index_library, index_package
 from stdlib_index.models import Run
 
 from demo.errors import DemoError, first_line
+from demo.jobs import CONTROL_ROOM
 from django_durable_jobs.models import Job
 
 
@@ -107,7 +108,8 @@ def prepare_database() -> int:
         if problem.level >= ERROR:
             raise DemoError(f"The database cannot be used: {problem.msg} {problem.hint or ''}")
     Run.objects.all().delete()
-    jobs = Job.objects.filter(queue=QUEUE, definition__in=[index_library.name, index_package.name])
+    ours = [index_library.name, index_package.name, *CONTROL_ROOM]
+    jobs = Job.objects.filter(definition__in=ours)
     count = jobs.count()
     jobs.delete()
     return count

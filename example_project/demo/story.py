@@ -69,7 +69,7 @@ class Story:
     def _start_worker(self) -> Worker:
         """Start a worker and wait until it has said that it lives."""
         self._workers += 1
-        worker = Worker(self._workers, QUEUE, SLOTS, self._log)
+        worker = Worker(self._workers, {QUEUE: SLOTS}, self._log)
         self._children.callback(worker.stop)
         say(f"Worker     {worker.name}, process {worker.pid}: {worker.command}")
         while not WorkerRow.objects.filter(name=worker.name).exists():

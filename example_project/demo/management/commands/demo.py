@@ -1,4 +1,4 @@
-"""``manage.py demo``: options in, one story out. Errors are one line, Ctrl-C ends every child."""
+"""``manage.py demo``: options in, one story out."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ import sys
 from contextlib import ExitStack
 from typing import Any
 
-from config.databases import UnusableDatabase
-from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import Error as DatabaseError
-from django.db import connections
+from django.core.management.base import CommandParser
 from stdlib_index.library import packages
 
 from demo import place, waiting
 from demo.children import Worker
-from demo.errors import DemoError, Interrupted, first_line
-from demo.screen import heading, print_whatever_comes, say
+from demo.command import DemoCommand
+from demo.errors import DemoError, Interrupted
+from demo.screen import heading, say
 from demo.serving import USER, Web, make_superuser
 from demo.story import Story
 
@@ -31,49 +29,21 @@ def _port(text: str) -> int:
     return int(text)
 
 
-class Command(BaseCommand):
+class Command(DemoCommand):
     """Show durable jobs at work on real input."""
 
     help = (
         "Index the source of Python's own standard library with durable jobs: one job per package, one durable call "
         "per file, run by a real worker process. Without options everything is kept in an SQLite file beside manage.py."
     )
-    requires_system_checks = ()  # the database that counts is chosen below
-    suppressed_base_arguments = {  # noqa: RUF012 -- Django's interface
-        *(
-            "--version",
-            "-v",
-            "--settings",
-            "--pythonpath",
-            "--traceback",
-            "--no-color",
-            "--force-color",
-            "--skip-checks",
-        )
-    }
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        """Answer wrong options by one line, without the usage of all of them."""
-        parser = super().create_parser(prog_name, subcommand, **kwargs)
-        parser.print_usage = lambda *_args: None  # type: ignore[method-assign]  # argparse has no switch
-        return parser
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
+        super().add_arguments(parser)
         parser.add_argument(
             "--kill",
             action="store_true",
             help="Kill the worker half-way, start another, and prove that no checkpointed call ran again.",
-        )
-        where = parser.add_mutually_exclusive_group()
-        where.add_argument(
-            "--postgres", action="store_true", help="Use a private PostgreSQL 18, started for this demo."
-        )
-        where.add_argument(
-            "--database",
-            metavar="URL",
-            help="Use this database: sqlite:///file, postgresql://user:password@host/name, mariadb://... "
-            "What an earlier demo left there is deleted; nothing else is touched.",
         )
         parser.add_argument("--serve", action="store_true", help="Then serve the admin, with the worker, until Ctrl-C.")
         parser.add_argument("--port", type=_port, metavar="N", help="Port for --serve (default: a free one from 8000).")
@@ -81,47 +51,13 @@ class Command(BaseCommand):
             "--packages", metavar="NAMES", help="Index only these packages, separated by commas: email,json,asyncio."
         )
 
-    def handle(self, *_args: object, **given: Any) -> None:
-        """Run the demo; every ending is an exit code."""
-        waiting.listen_to_signals()
-        print_whatever_comes()
-        try:
-            with ExitStack() as children:
-                self._run(children, given)
-        except Interrupted as stop:
-            self._silence_if_closed()
-            raise CommandError("Stopped; nothing of it runs any more.", returncode=128 + stop.number) from None
-        except (DemoError, UnusableDatabase) as error:
-            self._raise(error)
-        except DatabaseError as error:
-            self._raise(DemoError(f"The database failed: {first_line(error)}"))
-        except BrokenPipeError:
-            self._silence_if_closed()
-            sys.exit(1)
-
-    @staticmethod
-    def _raise(error: Exception) -> None:
-        # The same signal that stops us may have ended what we waited for, e.g. a server that was just starting.
-        try:
-            waiting.check()
-        except Interrupted as stop:
-            raise CommandError("Stopped; nothing of it runs any more.", returncode=128 + stop.number) from None
-        raise CommandError(str(error)) from error
-
-    @staticmethod
-    def _silence_if_closed() -> None:
-        """Keep Python from complaining at exit that nobody reads its output any more."""
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-    def _run(self, children: ExitStack, given: dict[str, Any]) -> None:
+    def run(self, children: ExitStack, given: dict[str, Any]) -> None:
+        """Index the library."""
         chosen = _chosen(given["packages"])
         log = children.enter_context(place.own_folder())
         if given["kill"]:
             os.environ["DEMO_SHORT_LEASES"] = "1"
-        self._prepare(children, given)
+        self.prepare(children, given)
         waiting.check()
         say(f"Log        {log}")
         try:
@@ -135,25 +71,6 @@ class Command(BaseCommand):
         except Interrupted:
             say("\nStopping ...")
             raise
-
-    @staticmethod
-    def _prepare(children: ExitStack, given: dict[str, Any]) -> None:
-        url = given["database"] or os.environ.get("DEMO_DATABASE_URL")
-        if given["postgres"]:
-            say("Database   PostgreSQL 18, started for this demo in a temporary folder that is removed in the end ...")
-            place.use_database(children.enter_context(place.embedded_postgres()))
-            place.prepare_database()
-        elif url:
-            place.use_database(url)
-            deleted = place.prepare_database()
-            database = connections["default"]
-            say(f"Database   {database.display_name} {database.settings_dict['NAME']}")
-            say(f"           Reset: the tables of stdlib_index, and {deleted} jobs of an earlier demo; nothing else")
-        else:
-            removed = place.remove_sqlite_file()
-            note = "new: that of the last demo was removed" if removed else "new: it stays until the next demo"
-            say(f"Database   {connections['default'].settings_dict['NAME']} ({note})")
-            place.prepare_database()
 
     @staticmethod
     def _serve(web: Web, worker: Worker) -> None:
@@ -196,5 +113,6 @@ def _what_next(given: dict[str, Any]) -> None:
     if not (given["postgres"] and given["kill"]):
         say(f"  {manage} demo --postgres --kill   the same on a PostgreSQL 18 that starts for it")
     say(f"  {manage} demo --serve             look at jobs, attempts and checkpoints in the admin")
+    say(f"  {manage} control_room             pause, cancel and throttle a fleet under load, and see when it obeys")
     say("  example_project/stdlib_index/jobs.py                     the code of these jobs; it is short")
     say("  docs/tutorial/                                           the same in a project of your own")
