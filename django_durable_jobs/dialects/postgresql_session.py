@@ -15,7 +15,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, transacti
 
 from ..conf import get_settings
 from .base import Dialect
-from .rows import NewJob, further_columns
+from .rows import INSERTED, NewJob, further_columns
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -42,18 +42,6 @@ _STORAGE: Final[dict[str, float]] = {
 
 def _assignments(parameters: dict[str, float]) -> str:
     return ", ".join(f"{name} = {value}" for name, value in parameters.items())
-
-
-_INSERTED: Final = (
-    "id",
-    "definition",
-    "queue",
-    "rank",
-    "payload",
-    "max_attempts",
-    "options",
-    "status",
-)
 
 
 def _further(job: NewJob, columns: list[str]) -> list[Any]:
@@ -202,7 +190,7 @@ class PostgreSQLSession(Dialect):
             else:
                 parts.append(f"{row_sql}%s)")
                 params.append(job.run_at)
-        columns = (*_INSERTED, *further, "created_at", "run_at")
+        columns = (*INSERTED, *further, "created_at", "run_at")
         sql = f"INSERT INTO {self.table('Job')} ({', '.join(columns)}) VALUES {', '.join(parts)}"
         if notify:
             # A statement of its own would be a second commit where no transaction is open.
@@ -241,7 +229,7 @@ class PostgreSQLSession(Dialect):
                 cursor.execute(f"SELECT {self.now_sql()}", [])
                 (now,) = cursor.fetchone()
             further = further_columns(jobs)
-            columns = (*_INSERTED, *further, "created_at", "run_at")
+            columns = (*INSERTED, *further, "created_at", "run_at")
             sql = f"COPY {self.table('Job')} ({', '.join(columns)}) FROM STDIN"
             with self.hot_cursor() as raw, raw.copy(sql) as copy:
                 for job in jobs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 
@@ -27,6 +27,10 @@ class NewJob(NamedTuple):
     def waits(self) -> bool:
         """Whether it is stored as waiting."""
         return self.more is not None and "waiting_for" in self.more and self.run_at is None and self.delay is None
+
+
+INSERTED: Final = ("id", "definition", "queue", "rank", "payload", "max_attempts", "options", "status")
+"""The columns that every new job fills, beside two times: of its first seven fields, and its status."""
 
 
 def further_columns(jobs: Sequence[NewJob]) -> list[str]:

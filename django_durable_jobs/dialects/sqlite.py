@@ -21,7 +21,7 @@ from ..states import TRANSITIONS, Status
 from .base import Dialect
 from .files import network_file_system_of
 from .locks import shut
-from .rows import Claim, Claimed, Completion, NewJob, further_columns
+from .rows import INSERTED, Claim, Claimed, Completion, NewJob, further_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -34,7 +34,6 @@ BUSY_TIMEOUT: Final = 5000
 SETS_WAL: Final = re.compile(r"journal_mode\s*[=(]\s*['\"]?wal", re.IGNORECASE)
 UNUSABLE: Final = ("locked", "full", "unable to open", "readonly", "disk I/O")
 _RUNNING: Final = Status.RUNNING.value
-_INSERTED: Final = ("id", "definition", "queue", "rank", "payload", "max_attempts", "options", "status")
 
 
 class SQLite(Dialect):
@@ -188,8 +187,8 @@ class SQLite(Dialect):
                 later.setdefault(job.delay.total_seconds(), []).append(row)
             else:
                 plain.append((*row, adapt(job.run_at)))
-        columns = ", ".join([*_INSERTED, *further, "run_at", "created_at"])
-        head = f"INSERT INTO {self.table('Job')} ({columns}) VALUES ({'%s, ' * (len(_INSERTED) + len(further))}"
+        columns = ", ".join([*INSERTED, *further, "run_at", "created_at"])
+        head = f"INSERT INTO {self.table('Job')} ({columns}) VALUES ({'%s, ' * (len(INSERTED) + len(further))}"
         # executemany() is a statement per row: without a transaction around them, some would stay when one fails.
         together = transaction.atomic(using=self.alias, savepoint=False) if len(jobs) > 1 else nullcontext()
         with together, self.connection.cursor() as cursor:
