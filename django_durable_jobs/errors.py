@@ -202,10 +202,17 @@ def _as_delay(delay: timedelta | float, what: str) -> timedelta:
     """Turn seconds or a timedelta into a timedelta of zero or more, at most ten years."""
     if isinstance(delay, bool) or not isinstance(delay, (timedelta, int, float)):
         raise OptionError(f"{what} must be a timedelta or a number of seconds, not {type(delay).__name__}.")
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+    try:
+        seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+    except OverflowError:
+        seconds = math.inf
     if math.isnan(seconds) or not 0 <= seconds <= 10 * 366 * 86_400:
-        raise OptionError(f"{what} must lie between 0 seconds and ten years, got {delay!r}.")
+        raise OptionError(f"{what} must lie between 0 seconds and ten years, got {_shown(delay)}.")
     return timedelta(seconds=seconds)
+
+
+def _shown(delay: timedelta | float) -> str:
+    return "a number of very many digits" if isinstance(delay, int) and delay > 10**18 else repr(delay)
 
 
 class NoRetry(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from asgiref.sync import sync_to_async
 
 from .. import registry
 from ..clock import SYSTEM
-from ..errors import JobFailed, JobNotFound, UnknownDefinition
+from ..errors import JobFailed, JobNotFound, UnknownDefinition, _as_delay
 from ..operations.database import jobs
 from ..operations.reports import RunReport
 from ..operations.reports import read as read_report
@@ -63,13 +64,13 @@ class JobHandle(Generic[R]):
         stored = self.job().progress
         return None if stored is None else Progress(**stored)
 
-    def result(self, timeout: float | None = 0) -> R:
-        """Return the job's result, waiting up to ``timeout`` seconds for it (``None``: without limit).
+    def result(self, timeout: timedelta | float | None = 0) -> R:
+        """Return the job's result, waiting up to ``timeout`` (seconds or timedelta; ``None``: without limit) for it.
 
-        Raises ``JobFailed`` when the job ended without a result and ``TimeoutError`` when it has not ended. Do
-        not wait inside a job: it would hold its slot; use ``call()``.
+        Raises ``JobFailed`` when the job ended without a result, ``TimeoutError`` when it has not ended, and
+        ``OptionError`` for a timeout that is none. Do not wait inside a job: it would hold its slot; use ``call()``.
         """
-        deadline = None if timeout is None else SYSTEM.monotonic() + timeout
+        deadline = _deadline(timeout)
         pause, never = 0.005, threading.Event()
         while True:
             job = self.job()
@@ -81,9 +82,9 @@ class JobHandle(Generic[R]):
             SYSTEM.wait(never, min(pause, left, LONGEST_LOOK))
             pause *= 1.5
 
-    async def aresult(self, timeout: float | None = 0) -> R:  # noqa: ASYNC109 -- the same signature as result()
+    async def aresult(self, timeout: timedelta | float | None = 0) -> R:  # noqa: ASYNC109 -- the same signature as result()
         """Do what ``result`` does without blocking the event loop."""
-        deadline = None if timeout is None else SYSTEM.monotonic() + timeout
+        deadline = _deadline(timeout)
         pause = 0.005
         while True:
             try:
@@ -118,3 +119,7 @@ def result_value(definition: str, text: str) -> Any:
     except UnknownDefinition:
         return decode(text)
     return codec.decode(text)
+
+
+def _deadline(timeout: timedelta | float | None) -> float | None:
+    return None if timeout is None else SYSTEM.monotonic() + _as_delay(timeout, "result's timeout").total_seconds()

@@ -27,13 +27,15 @@ from . import reports
 from .compensations import COMPENSATION, ENDING, kinds
 from .database import dialect, jobs
 from .facts import tell_cancelled
-from .orders import ABORT, CANCEL, check_flag, seized, tell
+from .orders import ABORT, CANCEL, LONGEST_BY, LONGEST_REASON, check_flag, check_text, seized, tell
 from .reports import RUN
 from .sequences import advance_after_commit
 from .transition import move
 from .wake import wake_waiting
 
 BATCH: Final = 500
+LONGEST: Final = LONGEST_REASON + LONGEST_BY + 100
+"""Characters of a reason: of an order with its name and its words around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ def cancel(job: Identified | UUID | str, *, reason: str = "cancelled by an order
     Raises ``JobNotFound``, ``TransitionRefused`` for a job that has ended, and ``OptionError``.
     """
     job_id = id_of(job)
+    check_text("reason", reason, LONGEST)
     result = cancel_all([job_id], reason=reason, force=check_flag("force", force))
     if job_id not in (*result.cancelled, *result.requested):
         status = jobs().filter(id=job_id).values_list("status", flat=True).first()

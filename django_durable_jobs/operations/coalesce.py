@@ -24,7 +24,8 @@ from ..states import OPEN, Status
 from .database import alias, dialect, jobs
 from .enqueue import Request, insert, prepare
 
-NOT_BEGUN: Final = (Status.SCHEDULED, Status.PENDING)
+NOT_BEGUN: Final = (Status.SCHEDULED, Status.PENDING, Status.PAUSED)
+"""Statuses of a job that nobody has claimed yet, if its token is 0."""
 UNIQUE: Final = "unique"
 """How the keys of rows begin that name the holder of a unique key; for these ``until`` is when to look at them."""
 BATCH: Final = 500
@@ -86,13 +87,13 @@ def _store_once(request: Request, job: NewJob, key: str) -> tuple[UUID, bool]:
 def _put_off(job_id: UUID, payload: str, due: datetime, longest: timedelta | None) -> datetime | None:
     """Give a job that has not begun other arguments and a later time, and return that; ``None`` if it has begun."""
     this = jobs().filter(id=job_id, token=0).in_status(*NOT_BEGUN)
-    found = this.select_for_update().values_list("status", "created_at", "run_at").first()
+    found = this.select_for_update().values_list("status", "paused_from", "created_at", "run_at").first()
     if found is None:
         return None
-    status, created_at, before = found
+    status, paused_from, created_at, before = found
     if longest is not None:
         due = min(due, created_at + longest)
-    if status == Status.PENDING:
+    if Status.PENDING in {status, paused_from}:
         # It is due already and only waits for a worker: it takes the arguments along.
         this.update(payload=payload)
         return due

@@ -38,6 +38,8 @@ UNDOING: Final = f"{PATH}."
 """How keys of compensations that run begin, and that of the note that they do."""
 FIRST: Final = (1,)
 SHOWN: Final = 20
+DIGITS: Final = 9
+"""Of one number of a call's place; no job makes so many calls."""
 
 Item = TypeVar("Item")
 Place = tuple[int, ...]
@@ -48,7 +50,8 @@ Keep = Callable[[str], bool]
 def place_of(key: str) -> Place | None:
     """Read a key as a call's place; ``None`` for one that has none."""
     parts = key.split(".")
-    return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() for part in parts) else None
+    are_numbers = all(part.isascii() and part.isdigit() and len(part) <= DIGITS for part in parts)
+    return tuple(map(int, parts)) if are_numbers else None
 
 
 def beginning_of(key: str) -> str | None:
@@ -74,7 +77,8 @@ def before(call: Place) -> Keep:
 
 def check_call(from_call: object, job_id: UUID, generation: int) -> Place:
     """Return the place of a call that the job has made, or would make next; ``OptionError`` lists those it has made."""
-    text = str(from_call) if isinstance(from_call, str | int) and not isinstance(from_call, bool) else ""
+    number = isinstance(from_call, int) and not isinstance(from_call, bool) and 0 < from_call < 10**DIGITS
+    text = str(from_call) if number or isinstance(from_call, str) else ""
     call = place_of(text)
     if call is None or 0 in call or ".".join(map(str, call)) != text:
         raise OptionError(f"from_call must be the key of a call, such as '3' or '3.1', not {safe_repr(from_call, 40)}.")

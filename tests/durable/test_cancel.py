@@ -11,7 +11,13 @@ import pytest
 
 from django_durable_jobs import Backoff, Snooze, acall, call, cancel, retry, sleep
 from django_durable_jobs.dialects import Dialect
-from django_durable_jobs.errors import JobCancelled, JobNotFound, TransitionRefused
+from django_durable_jobs.errors import (
+    JobCancelled,
+    JobNotFound,
+    OptionError,
+    SerializationError,
+    TransitionRefused,
+)
 from django_durable_jobs.ids import new_job_id
 from django_durable_jobs.models import Attempt, Job
 from django_durable_jobs.operations.control import orders_for
@@ -264,3 +270,11 @@ def test_x59_cancel_and_completion_at_one_moment_have_one_outcome(runner: Runner
         came_first.add(now.cancel_requested_at is None)
         assert not Attempt.objects.filter(job_id=here.id).exists()
     assert LEDGER == ["ran"] * ROUNDS
+
+
+@pytest.mark.parametrize("reason", ["a\0b", "\ud800", None, 5, "x" * 20_000], ids=lambda value: ascii(value)[:20])
+def test_a_reason_that_cannot_be_stored_is_refused_and_nothing_happens(runner: Runner, reason: Any) -> None:
+    job = runner.enqueue(untouched)
+    with pytest.raises((OptionError, SerializationError), match="reason"):
+        cancel(job, reason=reason)
+    assert job.status == "pending"

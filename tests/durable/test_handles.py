@@ -9,13 +9,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from uuid import UUID
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 
-from django_durable_jobs import JobFailed, JobHandle, JobNotFound, UnknownDefinition, get_job, registry
+from django_durable_jobs import JobFailed, JobHandle, JobNotFound, OptionError, UnknownDefinition, get_job, registry
 from django_durable_jobs.outcomes import Completed, Failed
 from django_durable_jobs.states import Status
 from tests.durable.running import COMMITS, Runner
@@ -142,3 +143,12 @@ def test_a_reloaded_module_replaces_its_jobs_and_waiting_jobs_run_the_new_code(
 def test_a_name_that_is_not_registered_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(UnknownDefinition, match=r"Did you mean 'tests.jobs.add'"):
         get_job("tests.jobs.addd")
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), -1, "5", True, 10**400], ids=lambda value: repr(value)[:5])
+def test_a_timeout_that_is_none_is_refused_at_once(timeout: Any) -> None:
+    job = noop.enqueue(1)
+    with pytest.raises(OptionError, match="result's timeout must"):
+        job.result(timeout)
+    with pytest.raises(OptionError, match="result's timeout must"):
+        asyncio.run(job.aresult(timeout))

@@ -174,7 +174,9 @@ def test_a_call_that_was_never_come_to_is_refused_and_the_known_ones_listed(runn
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "0", "3.0", "03", "3.", ".3", "-1", "1,2", " 3", "v:x", "c.1", "٣", True, 3.1, []]
+    "wrong",
+    ["", "0", "3.0", "03", "3.", ".3", "-1", "1,2", " 3", "v:x", "c.1", "٣", True, 3.1, [], "9" * 5000, 10**5000],
+    ids=lambda value: ascii(value)[:8] if not isinstance(value, int) else type(value).__name__,
 )
 def test_what_is_no_key_of_a_call_is_refused(runner: Runner, wrong: Any) -> None:
     job = failed_job(runner)

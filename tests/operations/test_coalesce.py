@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from django_durable_jobs import JobHandle, OptionError, durable_job, enqueue_many
+from django_durable_jobs import JobHandle, OptionError, durable_job, enqueue_many, pause, resume
 from django_durable_jobs.dialects import Dialect
 from django_durable_jobs.errors import ArgumentError, DefinitionError
 from django_durable_jobs.models import Coalescing, Job
@@ -90,6 +90,19 @@ def test_a_job_that_is_due_and_has_not_begun_takes_the_arguments_along(dialect: 
     assert promote().moved == 1
     assert index.enqueue(1, text="b") == first
     assert str(first.status) == "pending"
+    assert payloads() == ['{"*":[1],"text":"b"}']
+
+
+@pytest.mark.parametrize("due", [False, True])
+def test_a_job_that_is_paused_before_it_begins_answers(dialect: Dialect, due: bool) -> None:
+    first = index.enqueue(1, text="a")
+    if due:
+        dialect.clock_offset += MINUTE
+        promote()
+    pause(first)
+    assert index.enqueue(1, text="b") == first
+    resume(first)
+    assert (str(first.status), due_in(first, dialect)) == (("pending", 0) if due else ("scheduled", 1))
     assert payloads() == ['{"*":[1],"text":"b"}']
 
 
