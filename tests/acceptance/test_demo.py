@@ -263,3 +263,23 @@ def test_an_unreadable_url_in_the_environment_is_said_in_one_line_too(example: E
         assert ended.exit_code == 1
         assert said in ended.output
         assert len(ended.output.splitlines()) == 1
+
+
+@only_in("sqlite")
+def test_the_control_room_shows_how_soon_a_fleet_obeys(example: Example) -> None:
+    ended = example.run("control_room")
+    assert ended.exit_code == 0, ended.output
+    for order in (
+        "pause mail",
+        "resume mail",
+        "cancel a workflow",
+        "throttle reports",
+        "throttle of reports taken back",
+    ):
+        assert re.search(rf"^ *[\d.]+ ms {order}", ended.output, re.MULTILINE), ended.output
+    # The command itself compares this with the rows, and fails when it is more.
+    assert ended.number(r"at most (\d+) jobs of it began in any second") <= 50
+    assert ended.number(r"and (\d+) in four") >= 100
+    kept = rows(example.database, "SELECT status, count(*) FROM django_durable_jobs_job GROUP BY status")
+    assert dict(kept)["cancelled"] == 1
+    assert "running" not in dict(kept)
