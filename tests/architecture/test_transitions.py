@@ -160,7 +160,9 @@ def test_i4_nobody_but_an_operator_moves_a_job_whose_life_has_ended() -> None:
 
 def test_i5_every_status_that_a_job_comes_to_has_a_way_on_that_needs_no_person() -> None:
     reached = {rule.target for rule in TRANSITIONS.values()} | {Status.PENDING, Status.SCHEDULED}
-    left = {source for rule in TRANSITIONS.values() if rule.actor is not Actor.OPERATOR for source in rule.sources}
+    # Few jobs have a time by which they expire.
+    by_itself = [rule for rule in TRANSITIONS.values() if rule.actor is not Actor.OPERATOR and rule.verb != "expire"]
+    left = {source for rule in by_itself for source in rule.sources}
     assert reached - FINAL - left == {Status.PAUSED}  # which a person has ordered
 
 
