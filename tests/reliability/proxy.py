@@ -31,6 +31,7 @@ class Proxy:
         self._reserved.close()
         self._server: socket.socket | None = None
         self._open: set[socket.socket] = set()
+        self._lost: set[socket.socket] = set()
         self._guard = threading.Lock()
         self._marker: bytes | None = None
         self.kept_an_answer = threading.Event()
@@ -58,6 +59,11 @@ class Proxy:
         """Take connections."""
         self._server = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, args=[self._server], daemon=True).start()
+
+    def swallow(self) -> None:
+        """Lose without a word what comes on the present connections, as a firewall does; new ones work."""
+        with self._guard:
+            self._lost = set(self._open)
 
     def close(self) -> None:
         """Cut every connection and refuse new ones."""
@@ -102,7 +108,7 @@ class Proxy:
                 committing.set()
             return True
 
-        _pump(client, upstream, look)
+        self._pump(client, upstream, look)
 
     def _answers(self, client: socket.socket, upstream: socket.socket, committing: threading.Event) -> None:
         def look(_data: bytes) -> bool:
@@ -111,7 +117,7 @@ class Proxy:
             self.kept_an_answer.set()
             return False
 
-        _pump(upstream, client, look)
+        self._pump(upstream, client, look)
 
     def _connect(self) -> socket.socket:
         port = self._url.port or PORTS.get(self._url.scheme, 0)
@@ -121,12 +127,12 @@ class Proxy:
         upstream.connect(str(Path(self._folder) / f".s.PGSQL.{port}"))
         return upstream
 
-
-def _pump(source: socket.socket, target: socket.socket, look: Callable[[bytes], bool]) -> None:
-    """Forward until one side ends, or ``look`` says that the data is not to be forwarded."""
-    with suppress(OSError):
-        while (data := source.recv(65_536)) and look(data):
-            target.sendall(data)
-    for one in (source, target):
+    def _pump(self, source: socket.socket, target: socket.socket, look: Callable[[bytes], bool]) -> None:
+        """Forward until one side ends, or ``look`` says that the data is not to be forwarded."""
         with suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
+            while (data := source.recv(65_536)) and look(data):
+                if source not in self._lost:
+                    target.sendall(data)
+        for one in (source, target):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)

@@ -234,3 +234,19 @@ def test_x14_a_worker_cut_off_for_longer_than_its_lease_stops_its_jobs_which_run
     assert len(begun) == 2
     assert len(workers.lines("effect")) == 1
     assert present(handle.id).attempt == 2
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.django_db(transaction=True)
+def test_x20_a_worker_whose_packets_are_lost_without_a_word_gets_new_connections(workers: Workers) -> None:
+    """Nobody tells it that its connections are dead; that no answer comes for a lease, or ten seconds, does."""
+    if not has_sessions():
+        pytest.skip("nothing between a process and a file that could be cut")
+    with Proxy() as proxy:
+        proxy.open()
+        worker = workers.start("--queue", "default=1", environment={URL_VARIABLE: proxy.url})
+        assert remember.enqueue(workers.ledger, "before").result(20) == "before"
+        proxy.swallow()
+        assert remember.enqueue(workers.ledger, "after").result(40) == "after"
+        assert "its database connection is cut" in worker.output
+        assert worker.process.poll() is None
