@@ -35,6 +35,11 @@ class Definition:
     atomic: bool = False
     """Whether the job's own writes and its completion are one commit."""
 
+    @property
+    def is_run(self) -> bool:
+        """Whether it is a pipeline, whose job is a run of tasks with a report of its own."""
+        return False
+
     @functools.cached_property
     def arguments(self) -> ArgumentCodec:
         """How the function's arguments are checked, stored and read; built at the first use."""

@@ -119,4 +119,4 @@ def idempotency_key() -> UUID:
     """
     frame = current_frame("idempotency_key()")
     # Asked now: code that leaves the recorded way inside this call goes on in the generation of later attempts.
-    return ids.idempotency_key(frame.job.id, frame.path, frame.name, frame.job.row.generation)
+    return ids.idempotency_key(frame.job.id, frame.place, frame.name, frame.job.row.generation)

@@ -31,13 +31,15 @@ class Frame:
     that runs the function. Others would get keys by chance, and in a replay each other's values.
     """
 
-    __slots__ = ("calls", "deadline", "depth", "job", "name", "options", "path", "task", "thread")
+    __slots__ = ("calls", "deadline", "depth", "job", "name", "options", "path", "place", "task", "thread")
 
     def __init__(self, job: JobContext, options: Options, path: str = "", depth: int = 0, name: str = "") -> None:
         """Describe a place inside the call ``name``; ``options`` are those of the durable job whose code runs here."""
         self.job = job
         self.options = options
         self.path = path
+        self.place = path
+        """Its path as outside systems know it: the tries of a pipeline's task have one in common."""
         self.depth = depth
         self.name = name
         self.calls = 0

@@ -84,11 +84,17 @@ class Call(Point):
         around = self.frame
         around.job.history.note_body_begins(self.key)
         self.body = frame = Frame(around.job, self.inner, self.key, around.depth + 1, self.name)
+        frame.place = self.place
         frame.deadline = around.deadline
         if self.timeout is not None:
             mine = around.job.after(self.timeout.total_seconds())
             frame.deadline = mine if around.deadline is None else min(mine, around.deadline)
         return frame
+
+    @property
+    def place(self) -> str:
+        """Where the call is, for outside systems."""
+        return f"{self.frame.place}{self.key.removeprefix(self.frame.path)}"
 
     @property
     def timeout(self) -> timedelta | None:

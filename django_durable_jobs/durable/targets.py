@@ -58,6 +58,11 @@ def _of_definition(definition: Definition, options: Options) -> Target:
             f"{definition.name} is a job with atomic=True: its commit is its own completion, so it cannot be a call "
             "of another job. Make its function an @atomic_step, or enqueue it."
         )
+    if definition.is_run:
+        raise DefinitionError(
+            f"call() cannot run the pipeline {definition.name}: it is a run with tries, hooks and a report of its own. "
+            "Use gather(pipeline.s(...)), or enqueue it."
+        )
     if definition.options.chunk is not None:
         raise DefinitionError(f"call() cannot run {definition.name}: it takes chunks of jobs. Enqueue it.")
     return Target(definition.function, definition.name, definition.result, options)

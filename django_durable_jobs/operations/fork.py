@@ -17,6 +17,7 @@ from ..options import check_queue
 from . import generations
 from .database import dialect, jobs
 from .enqueue import insert
+from .reports import RUN, RUN_KEY
 
 TAKEN_OVER: Final = ("tenant", "concurrency_key", "sequence_key")
 """Columns that say what a job is about, as its tags do; not where it came from (parent, batch, schedule)."""
@@ -80,9 +81,14 @@ def _store(new: NewJob, old: Job, from_call: str | int) -> None:
 
 def _finished(keep: generations.Keep, old: Job) -> generations.Keep:
     """Leave out what unfinished waits have fixed: their children and questions are the old job's."""
-    keys = set(old.checkpoints.filter(generation=old.generation).values_list("key", flat=True))
+    rows = old.checkpoints.filter(generation=old.generation)
+    keys = set(rows.values_list("key", flat=True))
+    # A run of a pipeline begins anew: its time, and what its hooks are told.
+    run = f"{RUN_KEY}." if rows.filter(key=RUN_KEY, kind=RUN).exists() else None
 
     def keep_finished(key: str) -> bool:
+        if run is not None and f"{key}.".startswith(run):
+            return False
         call = generations.beginning_of(key)
         return keep(key) and (call is None or (call in keys and keep(call)))
 

@@ -31,6 +31,9 @@ GATHER_KEY: Final = "2.0"
 TRY_PARTS: Final = 2
 """Parts of the key of a try; its beginning has one more."""
 
+ENDED_OUTSIDE: Final = ("failed_stale", "cancelled")
+"""Outcomes that the run itself did not come to."""
+
 RunOutcome = Literal["completed", "completed_with_errors", "failed", "failed_stale", "timeout", "cancelled"]
 
 
@@ -112,6 +115,20 @@ def write(job_id: UUID, generation: int, outcome: RunOutcome) -> RunReport | Non
 def write_cancelled(job_id: UUID) -> None:
     """Do the same for a run that its worker cancels; its code may not have run for that, or have ended before."""
     write(job_id, jobs().values_list("generation", flat=True).get(id=job_id), "cancelled")
+
+
+class Lives(NamedTuple):
+    """What has ended the lives of a run: attempts that failed, and an end from outside (an order, a lost worker)."""
+
+    failures: int
+    ended_at: datetime | None
+
+
+def lives(job_id: UUID) -> Lives:
+    """Return what has ended the run's lives so far; a worker that was lost with attempts left has ended none."""
+    failures = Attempt.objects.using(alias()).filter(job_id=job_id).exclude(end=Attempt.LOST).count()
+    ended = ExecutionReport.objects.using(alias()).filter(job_id=job_id, outcome__in=ENDED_OUTSIDE)
+    return Lives(failures, ended.values_list("finished_at", flat=True).first())
 
 
 def read(job_id: UUID) -> RunReport | None:

@@ -323,7 +323,10 @@ def test_killed_between_report_and_ending_the_report_is_written_again(runner: Ru
     runner.attempt_until_killed("before-checkpoint", at=6)  # in the last hook
     assert ExecutionReport.objects.get().outcome == "failed"
     assert job.report() is None
-    assert runner.attempt(rescued=True) == Completed('"completed"')  # a new attempt is a new round of tries
+    assert isinstance(runner.attempt(rescued=True), Failed), "a worker that is lost gives no further tries"
+    assert ExecutionReport.objects.get().outcome == "failed"
+    retry(job)
+    assert runner.attempt() == Completed('"completed"')
     assert ExecutionReport.objects.get().outcome == "completed"
 
 

@@ -39,6 +39,11 @@ class PipelineDefinition(Definition):
 
     first: Definition | None = None
 
+    @property
+    def is_run(self) -> bool:
+        """It is one."""
+        return True
+
     @functools.cached_property
     def arguments(self) -> ArgumentCodec:
         """How the arguments are checked, stored and read: as the tasks take them."""

@@ -66,6 +66,9 @@ class Running:
         self.point = Point(pipeline.name, RUN, frame)
         self.started_at: datetime | None = None
         self.ends_at: float | None = None
+        self.lives = reports.Lives(0, None)
+        self.ended_in = self.job.attempt
+        """The attempt in which the run came to what it ends with, which may have been one before a lost worker."""
 
     @property
     def helpers(self) -> Helpers:
@@ -77,6 +80,8 @@ class Running:
         stored = self.point.recorded()
         if stored is None:
             stored = self.point.once(partial(self._beginning, self.job.now()))
+        elif self.job.attempt > 1:
+            self.lives = reports.lives(self.job.id)
         run = cast("dict[str, Any]", decode(cast("str", cast("Stored", stored).result)))
         self.started_at = run["started"]
         if run["deadline"] is not None:
@@ -103,8 +108,10 @@ class Running:
             tried: list[Tried] = []
             while not tried or tried[-1].error is not None:
                 self._check_time()
-                tried.append(cast("Tried", (yield Try(task, self.args, self.kwargs, frame))))
-                error = tried[-1].error
+                life = tried[-1].life + tried[-1].is_of_an_earlier_life(self.lives) if tried else 0
+                one = Try(task, self.args, self.kwargs, frame, life=life, failures=self.lives.failures)
+                tried.append(cast("Tried", (yield one)))
+                error, self.ended_in = tried[-1].error, tried[-1].attempt
                 if error is None:
                     break
                 self._check_time()
@@ -115,7 +122,7 @@ class Running:
                 elif self.pipeline.on_failure == "continue":
                     errors = True
                     break
-                elif tried[-1].attempt >= self.job.attempt:
+                elif not tried[-1].is_of_an_earlier_life(self.lives):
                     raise TaskFailed(f"Task {task.name} of {self.pipeline.name} failed: {error}")
         return "completed_with_errors" if errors else "completed"
 
@@ -159,6 +166,8 @@ class Running:
         """Return how the run ends with this error; ``None`` when the job will have another attempt."""
         if isinstance(error, Snooze):
             return None
+        if not isinstance(error, TaskFailed):
+            self.ended_in = self.job.attempt
         if self.is_over:
             return "timeout"
         if isinstance(error, TaskFailed | ChildFailed) and self.pipeline.on_failure == "fail_fast":
@@ -196,7 +205,7 @@ class Running:
         """Return the call of ``on_complete``; a run that is retried ends again, and tells it again."""
         if self.pipeline.on_complete is None or report is None:
             return None
-        return self.hook(self.pipeline.on_complete, ON_START + self.job.attempt, report)
+        return self.hook(self.pipeline.on_complete, ON_START + self.ended_in, report)
 
     def hook_failed(self, call: Call, error: Exception) -> list[NewCheckpoint]:
         """Note the error of a hook; return what is to be stored. One that is stored already is only raised again."""

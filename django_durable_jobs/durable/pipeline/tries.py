@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from copy import deepcopy
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from ...errors import NoRetry, RetryAfter, SerializationError
-from ...operations.reports import TASK
+from ...operations.reports import TASK, Lives
 from ...options import Options
 from ...rendering import safe_str
 from ...serialization import decode
@@ -24,12 +25,24 @@ ERROR_LENGTH: Final = 2000
 
 
 class Tried(NamedTuple):
-    """How a try of a task ended; ``attempt`` is that of the job in which it was made."""
+    """How a try of a task ended.
+
+    ``attempt`` is that of the job in which it was made; ``life`` counts the lives of the run, of which each has all
+    tries anew: a next attempt after one that failed, and an order to retry. A worker that is lost begins none.
+    """
 
     attempt: int
     error: str | None
     final: bool
     delay: float | None
+    life: int
+    failures: int
+    finished: datetime
+
+    def is_of_an_earlier_life(self, lives: Lives) -> bool:
+        """Answer whether the run has ended since."""
+        over = lives.ended_at is not None and self.finished <= lives.ended_at
+        return over or self.failures < lives.failures
 
 
 class Rest(NamedTuple):
@@ -42,12 +55,29 @@ class Rest(NamedTuple):
 class Try(Call):
     """One try of a task, as a durable call that is recorded whether it succeeds or not."""
 
-    __slots__ = ()
+    __slots__ = ("failures", "life")
 
-    def __init__(self, task: PipelineTask, args: tuple[Any, ...], kwargs: dict[str, Any], frame: Frame) -> None:
-        """Take the next place of the task."""
+    def __init__(  # noqa: PLR0913 -- the task, its arguments, and which try it is
+        self,
+        task: PipelineTask,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        frame: Frame,
+        *,
+        life: int,
+        failures: int,
+    ) -> None:
+        """Take the next place of the task. Each try has arguments of its own: none sees what another made of them."""
+        args, kwargs = deepcopy((args, kwargs))
         super().__init__(task.job, Options(timeout=task.options.timeout), args, kwargs, frame)
         self.kind = TASK
+        self.life = life
+        self.failures = failures
+
+    @property
+    def place(self) -> str:
+        """The task's: further tries of it have the same key for outside systems."""
+        return self.frame.place
 
     @property
     def timeout(self) -> timedelta | None:
@@ -69,6 +99,8 @@ class Try(Call):
         reason = error.reason if isinstance(error, NoRetry | RetryAfter) else error
         form = {
             "attempt": self.job.attempt,
+            "life": self.life,
+            "failures": self.failures,
             "finished": self.job.now(),
             "result": text,
             "error": None if reason is None else _shown(reason),
@@ -83,7 +115,7 @@ class Try(Call):
     def read(self, text: str) -> Tried:
         """Read what is recorded."""
         form = cast("dict[str, Any]", decode(text))
-        return Tried(form["attempt"], form["error"], form["final"], form["delay"])
+        return Tried(**{name: form[name] for name in Tried._fields})
 
 
 def _shown(error: BaseException | str) -> str:
@@ -91,11 +123,11 @@ def _shown(error: BaseException | str) -> str:
 
 
 def delay_after(task: PipelineTask, tried: list[Tried]) -> timedelta | None:
-    """Return how long to wait for the next try in this attempt of the job; ``None`` when none is left."""
+    """Return how long to wait for the next try in this life of the run; ``None`` when none is left."""
     last = tried[-1]
     failures = 0
     for one in reversed(tried):
-        if one.attempt != last.attempt:
+        if one.life != last.life:
             break
         failures += 1
     if last.final or failures > (task.options.retries or 0):
