@@ -46,12 +46,15 @@ FAILURES: Final = (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledEr
 """How a compensation ends that has failed; everything else ends the attempt."""
 
 
+def may_follow(context: JobContext) -> bool:
+    """Answer whether the job has registered compensations."""
+    history = context.history_if_used
+    return history is not None and history.compensated
+
+
 def is_due(context: JobContext, outcome: Outcome) -> bool:
     """Answer whether this ending is to be followed by the job's compensations before it is stored."""
-    history = context.history_if_used
-    if history is None or not history.compensated:
-        return False
-    return history.is_being_undone or isinstance(outcome, Failed | Cancelled)
+    return may_follow(context) and (context.is_being_undone or isinstance(outcome, Failed | Cancelled))
 
 
 def take_over(context: JobContext, leases: Leases) -> JobContext:
