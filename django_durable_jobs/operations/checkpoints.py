@@ -60,7 +60,7 @@ def load(job_id: UUID, generation: int) -> dict[str, Stored]:
     found = Checkpoint.objects.using(alias()).filter(job_id=job_id, generation=generation)
     # Sorted here: asked for an order, a planner with old statistics may walk through the whole table in it.
     rows = sorted(found.values_list("id", "key", "name", "kind", "result", "error"))
-    return {key: Stored(*columns) for _id, key, *columns in rows}
+    return {row[1]: Stored(*row[2:]) for row in rows}
 
 
 class Steady:

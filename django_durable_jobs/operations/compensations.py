@@ -10,6 +10,7 @@ calls that the job has left for a new generation (``generations.py``) are.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
@@ -56,6 +57,8 @@ class Ended(NamedTuple):
     status: str
     error: str
     traceback: str
+    asked: datetime | None = None
+    """When it was ordered to cancel, if it was."""
 
 
 def registered_form(definition: str, payload: str, options: str | None) -> str:
@@ -88,14 +91,16 @@ def begin(job: Claimed, row: NewCheckpoint, ended: Ended) -> dict[str, Stored] |
     """Store how the job ended, once, and return its checkpoints; ``None`` when nothing is to be undone.
 
     In a transaction, under the job's token. From here on the order to cancel is obeyed, so it is taken off the job,
-    which may wait in a compensation without being woken by it.
+    which may wait in a compensation without being woken by it, until its end is stored.
     """
 
     def decide() -> str | None:
         if not has_any(job.id, job.generation):
             return None
-        jobs().filter(id=job.id).update(cancel_requested_at=None, rescues=0)
-        return ended_form(ended)
+        this = jobs().filter(id=job.id)
+        asked = this.values_list("cancel_requested_at", flat=True).get()
+        this.update(cancel_requested_at=None, rescues=0)
+        return ended_form(ended._replace(asked=asked))
 
     return None if once(job, row, decide, heed=False) is None else load(job.id, job.generation)
 

@@ -155,7 +155,7 @@ class _Undoing:
         ended = ended_of(self._checkpoints[ENDING_KEY])
         text = safe_str("; ".join([ended.error, *self._errors.values()]), ERROR_LENGTH)
         if ended.status == "cancelled":
-            return Cancelled(text)
+            return Cancelled(text, ended.asked)
         return Failed(Failure(text, ended.traceback))
 
     def _error_of(self, one: Registered) -> str | None:

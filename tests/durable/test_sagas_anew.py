@@ -22,6 +22,7 @@ from django_durable_jobs import (
     gather,
     retry,
     send_message,
+    sleep,
     wait_for_message,
 )
 from django_durable_jobs.models import Checkpoint, Job, Message
@@ -67,7 +68,7 @@ def booked(what: str) -> None:
 @pytest.mark.parametrize("from_call", [None, "1"])
 def test_a_job_that_begins_anew_receives_its_messages_again(runner: Runner, from_call: str | None) -> None:
     def script() -> str:
-        where = wait_for_message("where")
+        where: str = wait_for_message("where")
         booked(where)
         if LEDGER.count(f"book {where}") == 1:
             raise NoRetry("full")
@@ -84,7 +85,7 @@ def test_a_job_that_begins_anew_receives_its_messages_again(runner: Runner, from
 @durable_job(retries=0, backoff=NOW)
 def told() -> str:
     """Book where a message says; fail the first time."""
-    where = wait_for_message("where")
+    where: str = wait_for_message("where")
     booked(where)
     if LEDGER.count(f"book {where}") == 1:
         raise ValueError("full")
@@ -133,6 +134,35 @@ def test_children_of_an_attempt_that_was_undone_are_cancelled_when_it_begins_ane
     run_all(runner)
     assert job.result() == ["ada", "bob"]
     assert LEDGER == ["unbook Rome", "ada", "bob"]
+
+
+@durable_job(retries=0)
+def stays(name: str) -> str:
+    """Book, and wait the first time."""
+    booked(name)
+    if LEDGER.count(f"book {name}") == 1:
+        sleep(3600)
+    return name
+
+
+@durable_job(retries=0)
+def fails_once() -> str:
+    """Fail the first time."""
+    LEDGER.append("fails once")
+    if LEDGER.count("fails once") == 1:
+        raise ValueError("full")
+    return "done"
+
+
+def test_a_child_that_is_still_undone_when_the_next_attempt_begins_is_run_again_then(runner: Runner) -> None:
+    def script() -> list[str]:
+        return gather(stays.s("Rome"), fails_once.s()).values()
+
+    job = runner.enqueue(script, retries=1)
+    run_all(runner)
+    assert (row(job).status, row(job).attempt) == ("completed", 2)
+    assert job.result() == ["Rome", "done"]
+    assert LEDGER == ["book Rome", "fails once", "unbook Rome", "book Rome", "fails once"]
 
 
 @durable_job
