@@ -68,9 +68,10 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The job was asked to stop for good, and has."""
+    """The job was asked to stop for good, and has; ``asked`` says when, if the row does not any more."""
 
     reason: str
+    asked: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from ..ids import new_job_id
 from ..querysets.jobs import JobQuerySet
 from ..states import OPEN, Status
 from .cancel import cancel_all
-from .compensations import generation_of_a_retry
 from .database import dialect, jobs
 from .enqueue import insert
 from .retry import put_back
@@ -107,7 +106,7 @@ def run_again(parent_id: UUID, call: str, only: Q | None = None) -> int:
     found = set(these.values_list("queue", "sequence_key"))
     if not found:
         return 0
-    moved = put_back(these, generation_of_a_retry())
+    moved = put_back(these)
     advance_after_commit(key for _queue, key in found if key is not None)
     if get_settings().notify:
         dialect().notify(sorted({queue for queue, _key in found}))

@@ -2,18 +2,19 @@
 
 A registered compensation is a checkpoint of kind ``compensation``. When the job has ended but for them, a row of kind
 ``ending`` says so and how; from then on the job's function does not run any more. Then the compensations run, the
-last one first: the n-th of them in the order of the code is the call ``c.<n>``. So ``c.1`` is the last of all, and
-once it is stored the job is undone. Those that a fork took over with calls of the old job are not among them.
+last one first: the n-th of them that was registered is the call ``c.<n>``. So ``c.1`` is the last of all, and
+once it is stored the job is undone. Those that a fork took over with calls of the old job are not among them; those of
+calls that the job has left for a new generation (``generations.py``) are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
-from django.db.models import Case, Exists, F, OuterRef, When
-from django.db.models.expressions import Combinable
+from django.db.models import Exists, OuterRef
 
 from ..conf import get_settings
 from ..dialects.rows import Claimed, NewCheckpoint
@@ -37,7 +38,7 @@ LOSSES: Final = 3
 
 
 class Registered(NamedTuple):
-    """One registered compensation: its number in the order of the code, and what is to be called."""
+    """One registered compensation: its number in the order of registration, and what is to be called."""
 
     number: int
     definition: str
@@ -56,6 +57,8 @@ class Ended(NamedTuple):
     status: str
     error: str
     traceback: str
+    asked: datetime | None = None
+    """When it was ordered to cancel, if it was."""
 
 
 def registered_form(definition: str, payload: str, options: str | None) -> str:
@@ -79,27 +82,25 @@ def undoes(row: Stored) -> bool:
 
 
 def registered(checkpoints: Mapping[str, Stored]) -> list[Registered]:
-    """Return the compensations among a job's checkpoints, in the order of the code."""
-    keys = [key for key, row in checkpoints.items() if undoes(row)]
-    keys.sort(key=lambda key: [int(part) for part in key.split(".")])
-    return [
-        Registered(number, *cast("list[Any]", decode(cast("str", checkpoints[key].result))))
-        for number, key in enumerate(keys, 1)
-    ]
+    """Return the compensations among a job's checkpoints, which are given as they were stored: in this order."""
+    forms = [cast("str", row.result) for row in checkpoints.values() if undoes(row)]
+    return [Registered(number, *cast("list[Any]", decode(form))) for number, form in enumerate(forms, 1)]
 
 
 def begin(job: Claimed, row: NewCheckpoint, ended: Ended) -> dict[str, Stored] | None:
     """Store how the job ended, once, and return its checkpoints; ``None`` when nothing is to be undone.
 
     In a transaction, under the job's token. From here on the order to cancel is obeyed, so it is taken off the job,
-    which may wait in a compensation without being woken by it.
+    which may wait in a compensation without being woken by it, until its end is stored.
     """
 
     def decide() -> str | None:
         if not has_any(job.id, job.generation):
             return None
-        jobs().filter(id=job.id).update(cancel_requested_at=None, rescues=0)
-        return ended_form(ended)
+        this = jobs().filter(id=job.id)
+        asked = this.values_list("cancel_requested_at", flat=True).get()
+        this.update(cancel_requested_at=None, rescues=0)
+        return ended_form(ended._replace(asked=asked))
 
     return None if once(job, row, decide, heed=False) is None else load(job.id, job.generation)
 
@@ -130,10 +131,10 @@ def kinds(ids: Collection[UUID], *wanted: str) -> dict[UUID, set[str]]:
     return found
 
 
-def generation_of_a_retry() -> Combinable:
-    """Say which generation of checkpoints a job that ended goes on with: what was undone must not count as done."""
-    last = Checkpoint.objects.using(alias()).filter(job=OuterRef("id"), generation=OuterRef("generation"), key=LAST_KEY)
-    return F("generation") + Case(When(Exists(last), then=1), default=0)
+def is_undone() -> Exists:
+    """Say of jobs whether all their compensations have run: what was undone must not count as done."""
+    rows = Checkpoint.objects.using(alias())
+    return Exists(rows.filter(job=OuterRef("id"), generation=OuterRef("generation"), key=LAST_KEY))
 
 
 def note_lost(job_id: UUID, generation: int, error: str, *, losses: int) -> int:

@@ -149,8 +149,10 @@ def _finish_one(ending: Ending) -> bool:
             moved = move("snooze", this, token=job.token, run_at=_due(delay), attempt=F("attempt") - 1, **away)
         case Parked():
             moved = park(job, outcome)
-        case Cancelled(reason):
-            moved = move("stop", this, token=job.token, last_error=reason)
+        case Cancelled(reason, asked):
+            # A parent that runs its children again has to tell an order of its own from a later one.
+            again = {"cancel_requested_at": asked} if asked is not None else {}
+            moved = move("stop", this, token=job.token, last_error=reason, **again)
             if moved:
                 reports.write_cancelled(job.id)
         case Released(begun):

@@ -2,11 +2,13 @@
 
 Checkpoints never change. Whoever wants calls to run again (``retry`` from a call, code that went another way) leaves
 the recorded ones as history and copies those before that call. What the others had done is given back: messages
-that they consumed can be received again, and children that nobody waits for any more are cancelled.
+that they consumed can be received again, and children that nobody waits for any more are cancelled. What they had
+registered to undo them has not run: it goes along, and runs when the job fails in the end.
 
 A call's key is its place as a path of numbers, ``3.1``, and ``3.0`` is what call 3 fixed when it began (or ``3.0.1``,
-if that is more than one thing). Keys of other forms have no place in that order: ``v:...`` of version markers, and
-``c...`` of compensations that have run, after which nothing before them may be taken for done.
+if that is more than one thing). Keys of other forms have no place in that order: ``v:...`` of version markers,
+``u0/3`` of what undoes call 3 of a generation 0 that was left, and ``c...`` of compensations that have run, after which
+nothing before them may be taken for done.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, TypeVar
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 
 from ..dialects.rows import Claimed
 from ..errors import JobNotFound, OptionError, TransitionRefused
@@ -36,6 +38,8 @@ VERSION: Final = "v:"
 """How keys of version markers begin."""
 UNDOING: Final = f"{PATH}."
 """How keys of compensations that run begin, and that of the note that they do."""
+LEFT: Final = "u"
+"""How keys of compensations begin whose calls were left; the generation and the call's key follow."""
 FIRST: Final = (1,)
 SHOWN: Final = 20
 DIGITS: Final = 9
@@ -100,15 +104,28 @@ def check_call(from_call: object, job_id: UUID, generation: int) -> Place:
 
 
 def begin(job_id: UUID, generation: int, keep: Keep) -> set[str]:
-    """Fill the generation after ``generation`` with what it keeps, give back the rest, and return the keys kept.
+    """Begin the generation after ``generation`` with what it keeps, give back the rest, and return the keys kept.
 
-    In a transaction that has locked the job's row, and in which the caller writes the new generation there.
+    For a job of which nothing is undone, in a transaction that has locked its row.
     """
     kept = copy(job_id, generation, keep, to=job_id, as_generation=generation + 1)
     _give_back_messages(job_id, kept)
     _take_questions_along(job_id, generation, kept)
     _cancel_children(job_id, kept)
+    jobs().filter(id=job_id).update(generation=generation + 1)
     return kept
+
+
+def begin_anew(ids: Sequence[UUID]) -> None:
+    """Begin a generation that keeps nothing, of each of these jobs: their compensations have undone what they did.
+
+    In a transaction that has locked their rows. What the compensations themselves have received stays received.
+    """
+    for batch in _batches(ids):
+        consumed = Message.objects.using(alias()).filter(job_id__in=batch, consumed_at__isnull=False)
+        consumed.exclude(consumed_key__startswith=UNDOING).update(consumed_at=None, consumed_key=None)
+        _cancel(list(_open_children(batch).values_list("id", flat=True)))
+        jobs().filter(id__in=batch).update(generation=F("generation") + 1)
 
 
 def leave(job: Claimed, keep: Keep, *, heed: bool = True) -> tuple[Claimed, set[str]]:
@@ -122,18 +139,22 @@ def leave(job: Claimed, keep: Keep, *, heed: bool = True) -> tuple[Claimed, set[
     if this.filter(generation=new.generation).exists():
         # Done before, and the answer was lost.
         return new, set(_checkpoints(job.id, new.generation).values_list("key", flat=True))
-    kept = begin(job.id, job.generation, keep)
-    this.update(generation=new.generation)
-    return new, kept
+    return new, begin(job.id, job.generation, keep)
 
 
 def copy(job_id: UUID, generation: int, keep: Keep, *, to: UUID, as_generation: int) -> set[str]:
     """Copy checkpoints that ``keep`` names, in the order in which they were stored; return their keys.
 
-    What undoes calls stays with the job that made them: another one only sees that it was registered.
+    What undoes calls stays with the job that made them: another one only sees that it was registered, and that job has
+    it also for the calls that it leaves.
     """
-    found = _checkpoints(job_id, generation).order_by("id").values_list("id", "key")
-    chosen = {id_: key for id_, key in found if keep(key)}
+    found = _checkpoints(job_id, generation).order_by("id").values_list("id", "key", "kind")
+    chosen = {}
+    for id_, key, kind in found:
+        if keep(key):
+            chosen[id_] = key
+        elif to == job_id and kind == COMPENSATION:
+            chosen[id_] = key if key.startswith(LEFT) else f"{LEFT}{generation}/{key}"
     for ids in _batches(list(chosen)):
         rows = list(Checkpoint.objects.using(alias()).filter(id__in=ids).order_by("id"))
         if len(rows) < len(ids):
@@ -141,7 +162,7 @@ def copy(job_id: UUID, generation: int, keep: Keep, *, to: UUID, as_generation: 
         for row in rows:
             if to != job_id and row.kind == COMPENSATION:
                 row.result = ANOTHERS
-            row.pk, row.job_id, row.generation = None, to, as_generation
+            row.key, row.pk, row.job_id, row.generation = chosen[row.pk], None, to, as_generation
         Checkpoint.objects.using(alias()).bulk_create(rows)
     return set(chosen.values())
 
@@ -170,9 +191,16 @@ def _take_questions_along(job_id: UUID, generation: int, kept: Collection[str]) 
 
 
 def _cancel_children(job_id: UUID, kept: Collection[str]) -> None:
-    children: JobQuerySet = jobs().filter(parent_id=job_id, parent_call__startswith=CHILDREN).in_status(*OPEN)
     known = {*kept, *(beginning_of(key) for key in kept)}
-    lost = [id_ for id_, call in children.values_list("id", "parent_call") if _call_in(call) not in known]
+    children = _open_children([job_id]).values_list("id", "parent_call")
+    _cancel([id_ for id_, call in children if _call_in(call) not in known])
+
+
+def _open_children(ids: Sequence[UUID]) -> JobQuerySet:
+    return jobs().filter(parent_id__in=ids, parent_call__startswith=CHILDREN).in_status(*OPEN)
+
+
+def _cancel(lost: list[UUID]) -> None:
     if lost:
         cancel_all(lost, reason="the call of its parent that waited for it is to run again")
 

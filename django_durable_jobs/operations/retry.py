@@ -15,7 +15,7 @@ from ..ids import Identified, id_of
 from ..querysets.jobs import JobQuerySet
 from ..states import TRANSITIONS, Status
 from . import generations
-from .compensations import being_undone, generation_of_a_retry
+from .compensations import being_undone, is_undone
 from .database import dialect, jobs
 from .sequences import advance_after_commit, line_up_again
 from .transition import move
@@ -26,14 +26,14 @@ def retry(job: Identified | UUID | str, *, from_call: str | int | None = None) -
     """Put a failed, cancelled, expired or retrying job back into its queue, now.
 
     It gets at least one more attempt; its checkpoints and its history of attempts stay. But a job whose compensations
-    have run begins anew, in a new generation without checkpoints; one whose compensations have not all run goes on
-    with these. An ended job of a sequence waits for its turn: it is the next after the one that is under way.
+    have run begins anew, from its first call; one whose compensations have not all run goes on with these. An ended
+    job of a sequence waits for its turn: it is the next after the one that is under way.
 
     With ``from_call`` (``"3"``, ``"3.1"``) that call and everything after it runs again: a new generation of
     checkpoints begins there, the old one is kept as history; messages that those calls had received can be received
-    again, their open children are cancelled. Raises ``JobNotFound``, ``TransitionRefused`` when its status, or what
-    was undone, does not allow it, ``JobExists`` when another job holds its unique key, and ``OptionError`` for a call
-    that it has not come to; then nothing has changed.
+    again, their open children are cancelled, and their compensations still run should the job fail in the end. Raises
+    ``JobNotFound``, ``TransitionRefused`` when its status, or what was undone, does not allow it, ``JobExists`` when
+    another job holds its unique key, and ``OptionError`` for a call that it has not come to; then nothing has changed.
     """
     job_id = id_of(job)
     this = jobs().filter(id=job_id)
@@ -59,29 +59,31 @@ async def aretry(job: Identified | UUID | str, *, from_call: str | int | None = 
 
 def _retry(this: JobQuerySet, job_id: UUID, from_call: str | int | None) -> int:
     hold_again(job_id)
-    generation: Any = generation_of_a_retry()
     if from_call is not None:
         # Locked before its checkpoints are read: it cannot be claimed or deleted meanwhile.
         may = this.in_status(*TRANSITIONS["retry"].sources).select_for_update()
         found = may.values_list("id", "generation").first()
         if found is None:
             return 0
-        generation = _begin_generation(*found, from_call)
-    return put_back(this, generation)
+        _begin_generation(*found, from_call)
+    return put_back(this)
 
 
-def put_back(these: JobQuerySet, generation: Any) -> int:
+def put_back(these: JobQuerySet) -> int:
     """Let jobs run again that have ended without a result, or back off, and return how many; in a transaction.
 
-    Each gets at least one more attempt. An ended one of a sequence waits for its turn: the caller looks at the
-    sequences after the commit (``advance_after_commit``), and notifies.
+    Each gets at least one more attempt; those that were undone begin anew. An ended one of a sequence waits for its
+    turn: the caller looks at the sequences after the commit (``advance_after_commit``), and notifies.
     """
+    may = these.in_status(*TRANSITIONS["retry"].sources).filter(is_undone())
+    generations.begin_anew(list(may.order_by("id").select_for_update().values_list("id", flat=True)))
+    # One that has come to be undone only now is left alone: it would end at once as it did.
+    these = these.exclude(is_undone())
     anew: dict[str, Any] = {
         "run_at": None,
         "expires_at": None,
         "rescues": 0,
         "cancel_requested_at": None,
-        "generation": generation,
         "max_attempts": Greatest(F("max_attempts"), F("attempt") + 1),
     }
     # One that backs off in a sequence is at the front and may go on; one that has no place must line up.
@@ -89,12 +91,11 @@ def put_back(these: JobQuerySet, generation: Any) -> int:
     return move("retry", these.filter(free), **anew) + line_up_again(these, **anew)
 
 
-def _begin_generation(job_id: UUID, generation: int, from_call: str | int) -> int:
+def _begin_generation(job_id: UUID, generation: int, from_call: str | int) -> None:
     call = generations.check_call(from_call, job_id, generation)
-    goes_on = jobs().filter(id=job_id, generation=generation_of_a_retry()).exists()
-    if goes_on and being_undone(job_id, generation):
+    if not being_undone(job_id, generation):
+        generations.begin(job_id, generation, generations.before(call))
+    elif not jobs().filter(is_undone(), id=job_id).exists():
         raise TransitionRefused(
             f"The compensations of job {job_id} have not all run: retry it without naming a call, so that they go on."
         )
-    generations.begin(job_id, generation, generations.before(call))
-    return generation + 1

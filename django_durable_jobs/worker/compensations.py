@@ -46,12 +46,15 @@ FAILURES: Final = (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledEr
 """How a compensation ends that has failed; everything else ends the attempt."""
 
 
+def may_follow(context: JobContext) -> bool:
+    """Answer whether the job has registered compensations."""
+    history = context.history_if_used
+    return history is not None and history.compensated
+
+
 def is_due(context: JobContext, outcome: Outcome) -> bool:
     """Answer whether this ending is to be followed by the job's compensations before it is stored."""
-    history = context.history_if_used
-    if history is None or not history.compensated:
-        return False
-    return history.is_being_undone or isinstance(outcome, Failed | Cancelled)
+    return may_follow(context) and (context.is_being_undone or isinstance(outcome, Failed | Cancelled))
 
 
 def take_over(context: JobContext, leases: Leases) -> JobContext:
@@ -152,7 +155,7 @@ class _Undoing:
         ended = ended_of(self._checkpoints[ENDING_KEY])
         text = safe_str("; ".join([ended.error, *self._errors.values()]), ERROR_LENGTH)
         if ended.status == "cancelled":
-            return Cancelled(text)
+            return Cancelled(text, ended.asked)
         return Failed(Failure(text, ended.traceback))
 
     def _error_of(self, one: Registered) -> str | None:

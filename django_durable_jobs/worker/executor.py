@@ -81,6 +81,10 @@ class Executor:
             outcome = Context().run(self._run, job)
         except BaseException as error:  # noqa: BLE001 -- not the job's code, which is caught closer to it
             outcome = self._stumbled(job, error)
+        return self._cleaned(job, outcome)
+
+    def _cleaned(self, job: Claimed, outcome: Outcome) -> Outcome:
+        """Clean the connections of this thread after code of the job; return how that ended after all."""
         try:
             left = sessions.clean_up(anew=was_struck())
         except BaseException:
@@ -114,6 +118,9 @@ class Executor:
                 outcome = self._body(prepared, frame)
         except BaseException as error:  # noqa: BLE001 -- SystemExit and the like of a job end the job, not the worker
             outcome = self._raised(prepared, error)
+        if compensations.may_follow(context):
+            # A transaction that the code left open is no place for them, and may be why they are due.
+            outcome = self._cleaned(job, outcome)
         if compensations.is_due(context, outcome):
             outcome = compensations.compensate(compensations.take_over(context, self._leases), outcome)
         return outcome

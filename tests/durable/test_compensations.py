@@ -540,9 +540,9 @@ def test_branches_that_still_run_end_before_anything_is_undone(runner: Runner) -
 
     async def fails() -> None:
         await acall(book, "flight")
-        await acompensate(unbook, "flight")
         while not await sync_to_async(Checkpoint.objects.filter(key="1.1").exists)():  # noqa: ASYNC110 -- in a database
             await asyncio.sleep(0)
+        await acompensate(unbook, "flight")
         raise NoRetry("no")
 
     async def script() -> None:
