@@ -132,6 +132,14 @@ class ApprovalExpired(DurableJobsError):
     """The job does not wait for this decision any more."""
 
 
+class BatchNotFound(DurableJobsError, LookupError):
+    """There is no such batch."""
+
+
+class BatchClosed(DurableJobsError):
+    """This batch takes no more jobs."""
+
+
 class NotInJob(DurableJobsError, RuntimeError):
     """This works inside a running durable job only."""
 
