@@ -20,6 +20,8 @@
     ├── ApprovalNotFound (LookupError)     no such approval
     ├── ApprovalDecided                    somebody has decided this approval already
     ├── ApprovalExpired                    the job does not wait for this decision any more
+    ├── BatchNotFound (LookupError)        no such batch
+    ├── BatchClosed                        a batch that is closed takes more from its members only
     ├── NotInJob (RuntimeError)            a durable call outside a running job
     ├── OpenTransaction (RuntimeError)     a plain durable call inside ``atomic()``
     ├── BrokenTransaction (RuntimeError)   code ended or broke the transaction that it runs in
