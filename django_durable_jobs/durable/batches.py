@@ -130,6 +130,21 @@ class Batch:
             return "ended"
         return "open" if row.closed_at is None else "closed"
 
+    @classmethod
+    async def aopen(
+        cls,
+        description: str = "",
+        *,
+        on_success: Callback = None,
+        on_complete: Callback = None,
+        on_discard: Callback = None,
+        id: UUID | None = None,  # noqa: A002 -- as `open(id=...)` calls it
+    ) -> Batch:
+        """Do what ``open`` does without blocking the event loop; to be closed by ``aclose``."""
+        return await sync_to_async(cls.open)(
+            description, on_success=on_success, on_complete=on_complete, on_discard=on_discard, id=id
+        )
+
     async def aenqueue(self, job: DurableJob[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Do what ``enqueue`` does without blocking the event loop."""
         return await sync_to_async(self.enqueue)(job, *args, **kwargs)
@@ -141,6 +156,10 @@ class Batch:
     async def aclose(self) -> None:
         """Do what ``close`` does without blocking the event loop."""
         await sync_to_async(self.close)()
+
+    async def acancel(self, *, reason: str = "cancelled with its batch") -> Cancelled:
+        """Do what ``cancel`` does without blocking the event loop."""
+        return await sync_to_async(self.cancel)(reason=reason)
 
 
 def _request(what: str, given: object) -> Request:

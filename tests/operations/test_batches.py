@@ -397,8 +397,10 @@ def test_who_closes_waits_for_those_who_add(dialect: Dialect) -> None:
 
 
 async def test_from_async_code() -> None:
-    batch = await sync_to_async(opened)()
+    batch = await Batch.aopen(on_complete=anything.using(queue="callbacks").s("on_complete"))
     await batch.aenqueue(noop, 1)
     await batch.aenqueue_many([noop.s(2)])
     await batch.aclose()
     assert await sync_to_async(lambda: (batch.progress, batch.status))() == ((0, 2), "closed")
+    assert len((await batch.acancel()).cancelled) == 2
+    assert await sync_to_async(lambda: (called(), batch.status))() == ({"on_complete": 1}, "ended")
