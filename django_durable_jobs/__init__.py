@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .chunks import ChunkItem
     from .determinism import Determinism
     from .durable.approvals import Decision, await_for_approval, wait_for_approval
+    from .durable.batches import Batch, BatchProgress
     from .durable.call import acall, call, idempotency_key
     from .durable.compensations import acompensate, compensate
     from .durable.context import JobContext
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
         ApprovalExpired,
         ApprovalNotFound,
         ArgumentError,
+        BatchClosed,
+        BatchNotFound,
         CallError,
         CannotPause,
         ChildFailed,
@@ -102,6 +105,7 @@ _HOMES = {
     "backoff": ("Backoff",),
     "chunks": ("ChunkItem",),
     "determinism": ("Determinism",),
+    "durable.batches": ("Batch", "BatchProgress"),
     "durable.approvals": ("Decision", "await_for_approval", "wait_for_approval"),
     "durable.call": ("acall", "call", "idempotency_key"),
     "durable.context": ("JobContext",),
@@ -127,7 +131,7 @@ _HOMES = {
         *("CallError", "ChildFailed", "DurableJobsError", "HistoryUnreadable", "JobCancelled", "JobEnded"),
         *("HardTimedOut", "JobFailed", "JobNotFound", "LeaseLost", "NoRetry", "NonDeterminism", "OptionError"),
         *("RetryAfter", "SerializationError", "Snooze", "TaskFailed", "TimedOut", "TransitionRefused"),
-        *("UnknownDefinition",),
+        *("BatchClosed", "BatchNotFound", "UnknownDefinition"),
     ),
     "ids": ("new_job_id",),
     "operations.approvals": ("aapprove", "approve", "areject", "pending_approvals", "reject"),
@@ -161,6 +165,10 @@ __all__ = [
     "ArgumentError",
     "AtomicStep",
     "Backoff",
+    "Batch",
+    "BatchClosed",
+    "BatchNotFound",
+    "BatchProgress",
     "CallError",
     "CannotPause",
     "ChildFailed",

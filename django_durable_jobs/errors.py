@@ -20,6 +20,8 @@
     ├── ApprovalNotFound (LookupError)     no such approval
     ├── ApprovalDecided                    somebody has decided this approval already
     ├── ApprovalExpired                    the job does not wait for this decision any more
+    ├── BatchNotFound (LookupError)        no such batch
+    ├── BatchClosed                        a batch that is closed takes more from its members only
     ├── NotInJob (RuntimeError)            a durable call outside a running job
     ├── OpenTransaction (RuntimeError)     a plain durable call inside ``atomic()``
     ├── BrokenTransaction (RuntimeError)   code ended or broke the transaction that it runs in
@@ -130,6 +132,14 @@ class ApprovalDecided(DurableJobsError):
 
 class ApprovalExpired(DurableJobsError):
     """The job does not wait for this decision any more."""
+
+
+class BatchNotFound(DurableJobsError, LookupError):
+    """There is no such batch."""
+
+
+class BatchClosed(DurableJobsError):
+    """This batch takes no more jobs."""
 
 
 class NotInJob(DurableJobsError, RuntimeError):

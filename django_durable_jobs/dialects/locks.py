@@ -9,6 +9,8 @@ from .rows import Claim, Want
 from .transactions import Transactions
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from django.db.models import QuerySet
 
 
@@ -34,6 +36,21 @@ class Locks(Transactions):
         Elsewhere than on MySQL a snapshot that is too old shows at the lock of a row that changed, as a conflict.
         """
         return rows
+
+    def lock_batch_for_sharing(self, batch_id: UUID) -> tuple[bool, bool] | None:
+        """Keep a batch from being closed or ended for the rest of the transaction; others may do the same meanwhile.
+
+        Returns whether it is closed, and whether it has ended; ``None`` when there is none.
+        """
+        field = self.model("JobBatch")._meta.pk
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT closed_at IS NOT NULL, finished_at IS NOT NULL FROM {self.table('JobBatch')} "
+                f"WHERE id = %s {self.lock_for_sharing.removesuffix(' SKIP LOCKED')}",
+                [field.get_db_prep_value(batch_id, self.connection)],
+            )
+            row = cursor.fetchone()
+        return None if row is None else (bool(row[0]), bool(row[1]))
 
     def on_conflict(self, column: str) -> str:
         """Return the end of an INSERT that takes the rows which are there already for its own."""

@@ -80,6 +80,7 @@ class Claimed(NamedTuple):
     parent_call: str | None
     sequence_key: str | None
     parent_id: UUID | None
+    batch_id: UUID | None
     cancel_requested_at: datetime | None
 
 

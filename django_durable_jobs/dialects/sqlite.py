@@ -42,6 +42,11 @@ class SQLite(Dialect):
     has_parallel_writers: ClassVar[bool] = False
     has_skip_locked: ClassVar[bool] = False
 
+    @property
+    def lock_for_sharing(self) -> str:
+        """Say nothing: there are no locks of rows, and a snapshot that is too old to write shows when it writes."""
+        return ""
+
     def now_sql(self) -> str:
         """Return the time in the form that Django stores, with its six digits."""
         shift = f", '{self.clock_offset.total_seconds():+.3f} seconds'" if self.clock_offset else ""
@@ -251,9 +256,9 @@ class SQLite(Dialect):
 
 def _claimed(row: Sequence[Any]) -> Claimed:
     """Read a row as the driver gives it: ids as text, times without their zone."""
-    *plain, parent, cancel = row
+    *plain, parent, batch, cancel = row
     asked = cancel.replace(tzinfo=UTC) if cancel else None
-    return Claimed._make([UUID(plain[0]), *plain[1:], UUID(parent) if parent else None, asked])
+    return Claimed._make([UUID(plain[0]), *plain[1:], *(UUID(id_) if id_ else None for id_ in (parent, batch)), asked])
 
 
 def _adapted(value: Any, adapt: Callable[[datetime], Any]) -> Any:

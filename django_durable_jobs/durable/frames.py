@@ -144,6 +144,12 @@ def on_loop() -> bool:
     return _get_running_loop() is not None
 
 
+def running_job() -> Claimed | None:
+    """Return the row of the job that is running here, or ``None`` outside of one."""
+    frame = frames.get(None)
+    return None if frame is None else frame.job.row
+
+
 def current_job() -> JobContext:
     """Return the context of the job that is running here; ``NotInJob`` outside of one."""
     return current_frame("current_job()").job

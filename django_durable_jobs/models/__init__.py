@@ -3,6 +3,7 @@
 from .approval import Approval
 from .attempt import Attempt
 from .audit import AuditEntry
+from .batch import JobBatch
 from .checkpoint import Checkpoint
 from .coalescing import Coalescing
 from .event_wait import EventWait
@@ -24,6 +25,7 @@ __all__ = [
     "EventWait",
     "ExecutionReport",
     "Job",
+    "JobBatch",
     "Limit",
     "Message",
     "NamedValue",

@@ -135,6 +135,8 @@ class Job(models.Model):
             StatusIndex(fields=["waiting_for"], name="ddj_job_waiting", statuses=[Status.WAITING.value]),
             # Whether children of one call are open, or have failed, is one look per status.
             PresentIndex(fields=["parent", "parent_call", "status"], name="ddj_job_children"),
+            # The same of batches.
+            PresentIndex(fields=["batch_id", "status"], name="ddj_job_batch"),
             # The oldest job of a sequence that waits is the first of a stretch. What has ended is not in it.
             StatusIndex(fields=["sequence_key", "id"], name="ddj_job_sequence", statuses=_values(LINES)),
             ExpiryIndex(fields=["expires_at"], name="ddj_job_expiry", statuses=_values(TRANSITIONS["expire"].sources)),

@@ -24,6 +24,7 @@ from ..errors import JobNotFound, TransitionRefused
 from ..ids import Identified, id_of
 from ..states import OPEN, Status
 from . import reports
+from .batches import close, look_after_commit, members
 from .compensations import COMPENSATION, ENDING, kinds
 from .database import dialect, jobs
 from .facts import tell_cancelled
@@ -74,6 +75,19 @@ async def acancel(
     return await sync_to_async(cancel)(job, reason=reason, force=force)
 
 
+def cancel_batch(batch_id: UUID, *, reason: str) -> Cancelled:
+    """Close a batch and cancel its members that have not ended, with all jobs below them; ``BatchNotFound``."""
+    close(batch_id)
+    # What a running member adds meanwhile is found in the next round.
+    result, found = Cancelled([], []), set[UUID]()
+    while new := set(members(batch_id).in_status(*OPEN).values_list("id", flat=True)) - found:
+        found |= new
+        some = cancel_all(sorted(new), reason=reason)
+        result.cancelled.extend(some.cancelled)
+        result.requested.extend(some.requested)
+    return result
+
+
 def cancel_all(ids: Iterable[UUID], *, reason: str, force: bool = False) -> Cancelled:
     """Cancel open jobs and every job below them, in short transactions; those that have ended are left alone."""
     result, level = Cancelled([], []), list(ids)
@@ -88,14 +102,14 @@ def cancel_all(ids: Iterable[UUID], *, reason: str, force: bool = False) -> Canc
 
 
 def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled, *, force: bool) -> None:
-    def work() -> tuple[list[UUID], list[UUID], set[tuple[UUID, str | None]], set[str]]:
+    def work() -> tuple[list[UUID], list[UUID], set[tuple[UUID, str | None]], set[str], set[UUID | None]]:
         rows = list(
             jobs()
             .filter(id__in=ids)
             .in_status(*OPEN)
             .order_by("id")
             .select_for_update()
-            .values_list("id", "status", "parent_id", "parent_call", "generation", "sequence_key")
+            .values_list("id", "status", "parent_id", "parent_call", "generation", "sequence_key", "batch_id")
         )
         undoing = kinds([row[0] for row in rows], COMPENSATION, ENDING, RUN)
         # Those that are being undone end as they began to: nothing is left to ask.
@@ -124,14 +138,16 @@ def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled, *, force: boo
         gone = set(at_once)
         ended = [row for row in rows if row[0] in gone]
         groups = {(row[2], row[3]) for row in ended if row[2] is not None}
-        return at_once, [*running, *ending], groups, {row[5] for row in ended if row[5] is not None}
+        lines = {row[5] for row in ended if row[5] is not None}
+        return at_once, [*running, *ending], groups, lines, {row[6] for row in ended}
 
-    at_once, running, parents, sequences = dialect().in_own_transaction(work)
+    at_once, running, parents, sequences, batches = dialect().in_own_transaction(work)
     result.cancelled.extend(at_once)
     result.requested.extend(running)
     if parents:
         wake_waiting(parents)
     advance_after_commit(sequences)
+    look_after_commit(batches)
 
 
 def _take_away(held: set[UUID], undone: set[UUID], reason: str) -> None:

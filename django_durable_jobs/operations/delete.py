@@ -10,6 +10,7 @@ from ..errors import JobNotFound, TransitionRefused
 from ..ids import Identified, id_of
 from ..models import Approval, Attempt, Checkpoint, EventWait, ExecutionReport, Message, NamedValue
 from ..states import Status
+from .batches import look_after_commit
 from .children import refuse_to_delete
 from .database import alias, dialect, jobs
 from .sequences import advance_after_commit
@@ -28,18 +29,19 @@ def delete(job: Identified | UUID | str) -> None:
     found = dialect().in_own_transaction(lambda: _delete(job_id))
     if found is None:
         raise JobNotFound(f"There is no job {job_id}.")
-    status, sequence_key = found
+    status, sequence_key, batch_id = found
     if sequence_key is not None:
         advance_after_commit([sequence_key])
+    look_after_commit([batch_id])
     if status == Status.RUNNING:
         raise TransitionRefused(f"Job {job_id} is running: it can be deleted when its worker is done with it.")
 
 
-def _delete(job_id: UUID) -> tuple[str, str | None] | None:
-    """Delete the job unless a worker holds it, and return the status it was found in, and its sequence."""
+def _delete(job_id: UUID) -> tuple[str, str | None, UUID | None] | None:
+    """Delete the job unless a worker holds it, and return the status it was found in, its sequence and its batch."""
     # Locked before its status is read: no worker can claim it in between, nor add checkpoints that nobody deletes.
     this = jobs().filter(id=job_id)
-    found = this.select_for_update().values_list("status", "sequence_key").first()
+    found = this.select_for_update().values_list("status", "sequence_key", "batch_id").first()
     if found is not None and found[0] != Status.RUNNING:
         refuse_to_delete(job_id)
         erase([job_id])

@@ -128,8 +128,9 @@ def _new_job(request: Request, settings: Settings, *, unique: bool) -> NewJob:
         )
     if options.unique_key is not None and not unique:
         raise OptionError(
-            f"{definition.name}: unique_key works with enqueue() and enqueue_many(). A child or a compensation cannot "
-            "be answered with a job that belongs to others: give it .using(unique_key=None)."
+            f"{definition.name}: unique_key works with enqueue() and enqueue_many(). A child, a compensation, "
+            "a member or a callback of a batch cannot be answered with a job of others: give it "
+            ".using(unique_key=None)."
         )
     retries = settings.retries if options.retries is None else options.retries
     priority = settings.priority if options.priority is None else options.priority

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..dialects.now import DatabaseNow
 from ..states import TRANSITIONS
+from .batches import look_after_commit
 from .database import dialect, jobs
 from .facts import tell_expired
 from .sequences import advance_after_commit
@@ -44,6 +45,7 @@ def expire() -> Expired:
     if parents := {(row[1], row[2]) for row in ended if row[1] is not None}:
         wake_waiting(parents)
     advance_after_commit({row[3] for row in ended if row[3] is not None})
+    look_after_commit(row[4] for row in ended)
     return Expired(len(ended), _next_in())
 
 
@@ -51,10 +53,10 @@ def _open() -> JobQuerySet:
     return jobs().in_status(*TRANSITIONS["expire"].sources).filter(expires_at__isnull=False)
 
 
-def _expire() -> Sequence[tuple[UUID, UUID | None, str | None, str | None]]:
+def _expire() -> Sequence[tuple[UUID, UUID | None, str | None, str | None, UUID | None]]:
     over = _open().filter(expires_at__lte=DatabaseNow())
     found = over.order_by("expires_at").select_for_update(skip_locked=dialect().has_skip_locked)
-    rows = list(found.values_list("id", "parent_id", "parent_call", "sequence_key")[:BATCH])
+    rows = list(found.values_list("id", "parent_id", "parent_call", "sequence_key", "batch_id")[:BATCH])
     move("expire", over.filter(id__in=[row[0] for row in rows]), last_error=REASON)
     tell_expired([row[0] for row in rows])
     return rows

@@ -30,6 +30,7 @@ from ..outcomes import (
 )
 from ..states import Status
 from . import facts, reports
+from .batches import look_after_commit
 from .database import alias, dialect, jobs
 from .sequences import advance_after_commit, leaves_place
 from .steps import not_held
@@ -66,6 +67,7 @@ def finish(endings: Sequence[Ending], claim: Claim | None = None) -> tuple[set[U
         fault("before-wake")
         wake_waiting(groups)
     advance_after_commit(_sequences_of(endings))
+    look_after_commit(_batches_of(endings, claimed))
     return stored, claimed
 
 
@@ -87,6 +89,17 @@ def _sequences_of(endings: Sequence[Ending]) -> set[str]:
     """Return the lines in which a place may have become free."""
     free = (*ENDED, BackedOff, Snoozed)
     return {key for one in endings if (key := one.job.sequence_key) is not None and isinstance(one.outcome, free)}
+
+
+def _batches_of(endings: Sequence[Ending], claimed: Sequence[Claimed]) -> set[UUID]:
+    """Return the batches that may have ended, or of which a member has failed."""
+    failed: set[UUID] = set()
+    ended: set[UUID] = set()
+    for one in endings:
+        if one.job.batch_id is not None and isinstance(one.outcome, ENDED):
+            (failed if isinstance(one.outcome, Failed) else ended).add(one.job.batch_id)
+    # One of which this worker has just claimed another member has not ended: the last one of it looks.
+    return (ended - {job.batch_id for job in claimed} if ended else ended) | failed
 
 
 def complete_here(job: Claimed, result: str | None) -> None:

@@ -18,6 +18,7 @@ from ..dialects.now import DatabaseNow
 from ..ids import lowest_id_at
 from ..models import AuditEntry, Message, Worker
 from ..states import FINAL, Status
+from .batches import not_ended
 from .children import still_needed
 from .database import alias, dialect, jobs
 from .delete import erase
@@ -58,7 +59,7 @@ def _delete(ids: Sequence[UUID]) -> int:
         .select_for_update(skip_locked=dialect().has_skip_locked)
         .values_list("id", flat=True)
     )
-    if past and (needed := still_needed(past)):
+    if past and (needed := still_needed(past) | not_ended(past)):
         past = [job_id for job_id in past if job_id not in needed]
     if past:
         erase(past)

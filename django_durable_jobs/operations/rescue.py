@@ -23,6 +23,7 @@ from ..dialects.now import DatabaseNow
 from ..faults import fault
 from ..models import Attempt, Job, Worker
 from . import reports
+from .batches import look_after_commit
 from .compensations import COMPENSATION, ENDING, kinds, note_lost
 from .database import alias, dialect, jobs
 from .enqueue import fails_when_lost
@@ -37,12 +38,12 @@ STALE: Final = 'on_crash="fail": what it had done by then is not known, so it is
 """Why a job has failed whose code may have run, in its last error."""
 NEEDED: Final = (
     *("id", "definition", "queue", "worker_id", "token", "attempt", "max_attempts", "rescues", "generation", "options"),
-    *("started_at", "parent_id", "parent_call", "sequence_key", "cancel_requested_at"),
+    *("started_at", "parent_id", "parent_call", "batch_id", "sequence_key", "cancel_requested_at"),
 )
 
 
 class GivenUp(NamedTuple):
-    """A job that failed with its worker, as the log tells it, and whose child it was."""
+    """A job that failed with its worker, as the log tells it, and whose child and member it was."""
 
     id: UUID
     definition: str
@@ -50,6 +51,7 @@ class GivenUp(NamedTuple):
     queue: str
     worker_name: str
     group: Group | None
+    batch_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ def rescue() -> Rescued:
     if groups := {job.group for job in result.failed if job.group is not None}:
         wake_waiting(groups)
     advance_after_commit(sequences)
+    look_after_commit(job.batch_id for job in result.failed)
     return result
 
 
@@ -123,7 +126,9 @@ def _take_back(job: Job, worker_name: str, *, alone: bool, undoes: set[str], res
     elif not move("give_up" if over else "rescue", this, rescues=F("rescues") + 1, last_error=error):
         return
     elif over:
-        result.failed.append(GivenUp(job.id, job.definition, job.attempt, job.queue, worker_name, _group(job)))
+        result.failed.append(
+            GivenUp(job.id, job.definition, job.attempt, job.queue, worker_name, _group(job), job.batch_id)
+        )
     else:
         result.returned.append(job.id)
     _record(job, error, worker_name)

@@ -6,6 +6,7 @@ import logging
 from typing import Final
 from uuid import UUID
 
+from ..operations.batches import prune_batches
 from ..operations.coalesce import prune_coalescing
 from ..operations.prune import prune, prune_audit, prune_events, prune_workers
 
@@ -39,6 +40,6 @@ class Pruner:
             return BETWEEN_WINDOWS
         prune_workers()
         prune_coalescing()
-        if prune_audit():
+        if prune_audit() + prune_batches():
             return BETWEEN_WINDOWS
         return BETWEEN_ROUNDS

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..clock import SYSTEM, Clock
+from ..operations.batches import look_forgotten
 from ..operations.events import announce_forgotten
 from ..operations.sequences import advance_forgotten
 from ..operations.wake import wake_forgotten
@@ -32,7 +33,7 @@ class Waker:
 
     def run_once(self) -> float:
         """Wake up to 200 jobs, and those that wait for an event; come back after six rescue intervals."""
-        if wake_forgotten() + announce_forgotten() + self._sequences():
+        if wake_forgotten() + announce_forgotten() + look_forgotten() + self._sequences():
             self._woken()
             return 0.0
         return NET * self._options.rescue_interval.total_seconds()

@@ -35,6 +35,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         *("pause_worker", "apause_worker", "resume_worker", "aresume_worker"),
     ),
     "Inside a job": ("call", "acall", "current_job", "JobContext", "NoRetry", "RetryAfter", "Snooze"),
+    "Batches": ("Batch", "BatchProgress"),
     "Many jobs in one call": ("ChunkItem",),
     "Children": ("gather", "agather", "threshold", "Invocation", "Results", "ChildResult"),
     "Exactly once in this database": ("atomic_step", "AtomicStep", "idempotency_key"),

@@ -11,7 +11,7 @@ from django_durable_jobs.models.indexes import PresentIndex, StatusIndex, Tenant
 from tests.docs.facts.markdown_tables import code, first_line, listed, markdown_table
 
 LATER: Final = "kept for what comes later; empty"
-RESERVED: Final = (*("batch_id", "occurrence_id", "tags"),)
+RESERVED: Final = ("occurrence_id", "tags")
 COLUMNS: Final[dict[str, dict[str, str]]] = {
     "Job": {
         "id": "UUIDv7: sorts by creation",
@@ -36,6 +36,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "options": "back-off and retries of calls where the enqueue differs from the decorator, as JSON",
         "parent_id": "the job whose `gather()` made it",
         "parent_call": "which call of the parent waits for it",
+        "batch_id": "the batch that it belongs to",
         "depth": "how many parents are above it; empty for none",
         "origin_id": "the job that it was forked from",
         "waiting_for": "what a waiting job waits for",
@@ -91,6 +92,16 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "name": "for events of this name",
         "event_key": "for which one of them",
         "called": "an event came since the job looked last",
+    },
+    "JobBatch": {
+        "id": "UUIDv7",
+        "description": "for people",
+        "created_at": "when it was opened",
+        "closed_at": "when it was closed: from then on only members add to it",
+        "finished_at": "when its last member had ended and its callbacks were enqueued",
+        "callbacks": "the jobs that are to be enqueued, by the name of the callback, as JSON",
+        "enqueued": "ids of those that were, as JSON",
+        "awaits_discard": "whether the first member that fails for good has `on_discard` enqueued",
     },
     "Approval": {
         "id": "number",
