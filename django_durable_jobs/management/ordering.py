@@ -29,8 +29,9 @@ OPTIONS: Final = {
     "reason": "Why; kept in the audit.",
     "comment": "What the job is told besides.",
     "mode": "What becomes of running jobs: graceful (default) or aggressive.",
-    "force": "Take it from its worker at once, without waiting for its code.",
-    "queue": "The queue to put it into.",
+    "force": "A job: take it from its worker at once, without waiting for its code. A queue: clear it first.",
+    "wait": "Wait at most so many seconds until nothing of it runs.",
+    "queue": "The queue to put it, or its jobs, into.",
     "priority": "-100 to 100 (higher first), or critical, high, normal, low.",
     "concurrency": "How many jobs may run at once over the whole fleet.",
     "rate": "How many jobs may begin in each window.",
@@ -41,6 +42,8 @@ OPTIONS: Final = {
 }
 FLAGS: Final = frozenset({"force"})
 """Options that are said without a value."""
+ASKED: Final = frozenset({"delete", "clear"})
+"""Orders that nothing takes back, or not as a whole."""
 KEYS: Final = {"job": "JOB_ID", "queue": "QUEUE", "worker": "WORKER_ID", "approval": "NUMBER"}
 
 Write = Callable[[str], object]
@@ -61,7 +64,7 @@ def declare(add: Callable[[str, Callable[..., None], str], argparse.ArgumentPars
         for name in verb.takes:
             kind: dict[str, Any] = {"action": "store_const", "const": True} if name in FLAGS else {}
             parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=OPTIONS[name], **kind)
-        if verb.name == "delete":
+        if verb.name in ASKED:
             parser.add_argument("--yes", action="store_true", help="Do not ask back.")
         _add_output(parser)
     looks: dict[str, tuple[Callable[[dict[str, Any]], list[dict[str, Any]]], str]] = {
@@ -90,8 +93,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _order(verb: Verb, given: dict[str, Any], write: Write) -> None:
-    if verb.name == "delete" and not given["yes"] and not _agreed(given["key"]):
-        raise CommandError("Nothing was deleted: say --yes, or answer yes at a terminal.", returncode=REFUSED)
+    if verb.name in ASKED and not given["yes"] and not _agreed(verb, given["key"]):
+        raise CommandError("Nothing was done: say --yes, or answer yes at a terminal.", returncode=REFUSED)
     said = {name: given[name] for name in verb.takes}
     carry_out(verb, given["key"], said, by=_who(), surface="command")
     now = describe.find(verb.target, given["key"], values=False)
@@ -102,10 +105,10 @@ def _order(verb: Verb, given: dict[str, Any], write: Write) -> None:
     write(f"{verb.name} {verb.target} {visible(given['key'])}: done{f', now {state}' if state else ''}")
 
 
-def _agreed(key: str) -> bool:
+def _agreed(verb: Verb, key: str) -> bool:
     if not sys.stdin.isatty():
         return False
-    return input(f"Delete job {visible(key)} with its attempts and calls? [yes/no] ").strip() == "yes"
+    return input(f"{verb.target} {visible(key)}: {verb.question} [yes/no] ").strip() == "yes"
 
 
 def _who() -> str:

@@ -13,6 +13,7 @@ from ..models import Approval, Attempt, Job, Limit, Queue, Worker
 from ..states import Status
 from .database import alias, jobs
 from .limited_claim import QUEUE
+from .queues import live_counts
 
 ATTEMPTS: int = 100
 """How many unsuccessful attempts are shown with a job, the last ones."""
@@ -66,13 +67,9 @@ def attempt(row: Attempt, *, values: bool) -> dict[str, Any]:
 
 
 def queues(rows: Iterable[Queue]) -> list[dict[str, Any]]:
-    """Return queues with how many of their jobs wait and run; history is not counted."""
+    """Return queues with how many of their jobs are in each status; history is not counted."""
     found = list(rows)
-    names = [queue.name for queue in found]
-    counts = {
-        status: jobs().in_status(status).on_queues(names).counted_by("queue")
-        for status in (Status.PENDING, Status.RUNNING)
-    }
+    counts = live_counts(queue.name for queue in found)
     limits = {row.key: limit(row) for row in Limit.objects.using(alias())}
     return [
         {
@@ -84,7 +81,9 @@ def queues(rows: Iterable[Queue]) -> list[dict[str, Any]]:
             "pause_reason": queue.pause_reason,
             "resume_at": queue.resume_at,
             "limits": limits.get(f"{QUEUE}{queue.name}"),
-            **{status.value: count.get(queue.name, 0) for status, count in counts.items()},
+            "pending": counts[queue.name][Status.PENDING],
+            "running": counts[queue.name][Status.RUNNING],
+            "live": {status.value: number for status, number in counts[queue.name].items()},
         }
         for queue in found
     ]

@@ -25,6 +25,10 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         *("JobHandle", "Status", "retry", "aretry", "cancel", "acancel", "blocked_by"),
         *("move_job", "amove_job", "change_priority", "achange_priority", "explain", "aexplain", "Explanation"),
     ),
+    "Whole queues": (
+        *("clear_queue", "aclear_queue", "drain_queue", "adrain_queue", "move_jobs", "amove_jobs"),
+        *("delete_queue", "adelete_queue"),
+    ),
     "Limits": (
         *("limit_queue", "alimit_queue", "unlimit_queue", "aunlimit_queue"),
         *("limit_key", "unlimit_key", "limit_fleet", "unlimit_fleet"),
