@@ -31,12 +31,11 @@ def declare(add: Callable[[str, Callable[..., None], str], argparse.ArgumentPars
     """Declare the verb."""
     parser = add("enqueue", lambda given: _enqueue(given, write), "Enqueue a job by its registered name.")
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument(
-        "--args", dest="given_args", default="[]", metavar="JSON", help="A list of positional arguments."
-    )
-    parser.add_argument(
-        "--kwargs", dest="given_kwargs", default="{}", metavar="JSON", help="An object of arguments by name."
-    )
+    # Django takes what is called args for its own.
+    for name, default, text in (("args", "[]", "A list of positional"), ("kwargs", "{}", "An object of named")):
+        parser.add_argument(
+            f"--{name}", dest=f"given_{name}", default=default, metavar="JSON", help=f"{text} arguments."
+        )
     for name in OPTIONS:
         parser.add_argument(f"--{name.replace('_', '-')}", dest=f"option_{name}", help=HELP[name])
     add_output(parser)

@@ -24,7 +24,7 @@ from .coalesce import enqueue_once
 from .database import alias, jobs
 from .enqueue import Request, enqueue
 from .orders import LONGEST_BY, check_text
-from .sayings import CHECKS, LONGEST_NAME
+from .sayings import CHECKS
 from .unique import enqueue_unique
 
 
@@ -59,7 +59,7 @@ OPTIONS: Final[dict[str, Callable[[str, Any], Any]]] = {
 
 
 def submit(  # noqa: PLR0913 -- what such an enqueue says, by name
-    name: str, args: object, kwargs: object, options: Mapping[str, Any], *, by: str, surface: Surface
+    name: object, args: object, kwargs: object, options: Mapping[str, Any], *, by: str, surface: Surface
 ) -> tuple[UUID, bool]:
     """Enqueue a job, write down who did, and return its id and whether it was there already.
 
@@ -73,7 +73,7 @@ def submit(  # noqa: PLR0913 -- what such an enqueue says, by name
     request = _request(_definition(name, surface), args, kwargs, options)
     said = {key: value for key, value in options.items() if value is not None}
     entry = AuditEntry.objects.using(alias()).create(
-        by=by, surface=surface, target="job", verb="enqueue", name=safe_str(name, LONGEST_NAME),
+        by=by, surface=surface, target="job", verb="enqueue", name=request.definition.name,
         given={key: value.isoformat() if isinstance(value, datetime) else value for key, value in said.items()},
     )  # fmt: skip
     this = AuditEntry.objects.using(alias()).filter(id=entry.id)

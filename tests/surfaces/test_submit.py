@@ -93,21 +93,19 @@ def test_a_unique_key_is_answered_with_its_holder() -> None:
     assert Job.objects.count() == 1
 
 
+NONE_FITS: list[Any] = [{}, ["2030-01-31"], [DAY, 1], [{"$date": "never"}], [{"$class": "os.system"}]]
+NO_NAMES: list[Any] = [[], {"*": 1}, {"note": 7}, {"other": 7}, {"note": "\ud800"}, {"note": {"$nothing": 1}}]
+NO_OPTIONS: list[Any] = [
+    *([], {"atomic": True}, {"id": "4"}, {"id": 7}, {"queue": "a b"}, {"queue": ["a"]}, {"priority": 10**30}),
+    *({"delay": -1}, {"delay": 1, "run_at": "2030-01-01T00:00:00+00:00"}, {"run_at": "2030-01-01T00:00:00"}),
+    *({"unique_key": "\ud800"}, {"tenant": "x" * 1000}, {"retries": 1.5}, {"expire_after": 0}),
+]
 REFUSED: list[Any] = [
     *([], 1, "null", {"definition": ["a"]}, "[" * 100_000, '{"definition": NaN}', "1" * 10_000, b"\xff\xfe", ""),
     *({"definition": OPEN}, {"definition": OPEN, "args": [DAY], "more": 1}),
-    *({"definition": OPEN, "args": args} for args in ({}, ["2030-01-31"], [DAY, 1], [{"$date": "never"}])),
-    {"definition": OPEN, "args": [{"$class": "os.system"}]},
-    *({"definition": OPEN, "args": [DAY], "kwargs": kwargs} for kwargs in ([], {"*": 1}, {"note": 7}, {"other": 7})),
-    *({"definition": OPEN, "args": [DAY], "kwargs": {"note": note}} for note in ("\ud800", {"$nothing": 1})),
-    *(
-        {"definition": OPEN, "args": [DAY], "options": options}
-        for options in (
-            *([], {"atomic": True}, {"id": "4"}, {"id": 7}, {"queue": "a b"}, {"queue": ["a"]}, {"priority": 10**30}),
-            *({"delay": -1}, {"delay": 1, "run_at": "2030-01-01T00:00:00+00:00"}, {"run_at": "2030-01-01T00:00:00"}),
-            *({"unique_key": "\ud800"}, {"tenant": "x" * 1000}, {"retries": 1.5}, {"expire_after": 0}),
-        )
-    ),
+    *({"definition": OPEN, "args": args} for args in NONE_FITS),
+    *({"definition": OPEN, "args": [DAY], "kwargs": kwargs} for kwargs in NO_NAMES),
+    *({"definition": OPEN, "args": [DAY], "options": options} for options in NO_OPTIONS),
 ]
 
 
