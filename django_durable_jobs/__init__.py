@@ -104,7 +104,14 @@ if TYPE_CHECKING:
     )
     from .operations.retry import aretry, retry
     from .operations.sequences import blocked_by
-    from .operations.workers import apause_worker, aresume_worker, pause_worker, resume_worker
+    from .operations.workers import (
+        apause_worker,
+        aresume_worker,
+        astop_worker,
+        pause_worker,
+        resume_worker,
+        stop_worker,
+    )
     from .states import Status
 
 __version__ = "0.1.0"
@@ -163,7 +170,9 @@ _HOMES = {
     ),
     "operations.retry": ("aretry", "retry"),
     "operations.sequences": ("blocked_by",),
-    "operations.workers": ("apause_worker", "aresume_worker", "pause_worker", "resume_worker"),
+    "operations.workers": (
+        *("apause_worker", "aresume_worker", "astop_worker", "pause_worker", "resume_worker", "stop_worker"),
+    ),
     "states": ("Status",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -250,6 +259,7 @@ __all__ = [
     "asend_message",
     "asleep",
     "asleep_until",
+    "astop_worker",
     "atomic_step",
     "aunlimit_queue",
     "await_for_approval",
@@ -303,6 +313,7 @@ __all__ = [
     "send_message",
     "sleep",
     "sleep_until",
+    "stop_worker",
     "threshold",
     "unlimit_fleet",
     "unlimit_key",

@@ -42,6 +42,8 @@ class Retention:
 
 def problem(value: object) -> str | None:
     """Say what is wrong with the setting, or ``None``."""
+    if isinstance(value, Retention):
+        return None
     if not isinstance(value, Mapping):
         return f"must be a dictionary of queues, not {safe_repr(value, 80)}."
     for queue, kept in value.items():
@@ -60,8 +62,10 @@ def problem(value: object) -> str | None:
     return None
 
 
-def read(value: Mapping[str, Mapping[str, timedelta | float]]) -> Retention:
+def read(value: Retention | Mapping[str, Mapping[str, timedelta | float]]) -> Retention:
     """Return the setting as a value; there is no problem with it."""
+    if isinstance(value, Retention):
+        return value
     rows = [
         (queue, str(status), timedelta(seconds=_seconds(length) or 0.0))
         for queue, kept in value.items()

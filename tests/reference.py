@@ -68,7 +68,7 @@ def _section(entry: Field[Any]) -> str:
         "",
         entry.metadata["help"],
         "",
-        f"- Default: {written(entry.default)}",
+        f"- Default: {'`{}`' if isinstance(entry.default, Retention) else written(entry.default)}",
         f"- Allowed: {allowed}",
         "",
     ]
@@ -80,8 +80,6 @@ def written(value: object) -> str:
     match value:
         case Determinism():
             return f"`{value.value!r}`"
-        case Retention():
-            return "`{}`"
         case None | bool() | str():
             return f"`{value!r}`"
         case int() if value >= 1024 and value % 1024 == 0:

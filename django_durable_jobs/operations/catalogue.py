@@ -30,7 +30,7 @@ from .pause import pause, resume
 from .queues import pause_queue, resume_queue
 from .retry import retry
 from .sayings import CHECKS, LONGEST_NAME
-from .workers import pause_worker, resume_worker
+from .workers import pause_worker, resume_worker, stop_worker
 
 Target = Literal["job", "queue", "worker", "approval"]
 Surface = Literal["admin", "api", "command", "python"]
@@ -211,6 +211,14 @@ VERBS: Final = (
         _("Resume"),
         _("Let these workers claim again?"),
         lambda worker, by, given: resume_worker(worker, by=by, **given),
+    ),
+    Verb(
+        "worker",
+        "stop",
+        "stop_worker",
+        _("Stop"),
+        _("Stop these workers? They wait for their jobs until their grace time is over. A supervisor replaces them."),
+        lambda worker, by, given: stop_worker(worker, by=by, **given),
     ),
     Verb(
         "approval",

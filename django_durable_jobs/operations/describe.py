@@ -115,6 +115,7 @@ def worker(row: Any) -> dict[str, Any]:
         "started_at": found.started_at,
         "seen_at": found.seen_at,
         "stopped_at": found.stopped_at,
+        "stop_requested_at": found.stop_requested_at,
         "paused": found.paused_at is not None,
         "paused_at": found.paused_at,
         "paused_by": found.paused_by,

@@ -28,7 +28,9 @@ pytestmark = pytest.mark.django_db
 PLURAL = {"job": "jobs", "queue": "queues", "worker": "workers", "approval": "approvals"}
 MODELS: dict[str, type[Model]] = {"job": Job, "queue": Queue, "worker": Worker, "approval": Approval}
 NUMBERS = count(1)
-PASSING = {"created_at", "paused_at", "decided_at", "requested_at", "cancel_requested_at", "finished_at", "seen_at"}
+PASSING = {"created_at", "paused_at", "decided_at", "requested_at", "cancel_requested_at", "finished_at", "seen_at"} | {
+    "stop_requested_at"
+}
 """Columns that hold when something was done."""
 SAID = {"reason": "because", "comment": "because", "queue": "other", "priority": "high"} | {
     "force": "true",
@@ -113,6 +115,8 @@ def make(verb: Verb, *, allowed: bool) -> Any:
         case _:
             waiting = make_job("waiting" if allowed else "cancelled", waiting_for="approval 1 Ship")
             return Approval.objects.create(job=waiting, key="1", title="Ship")
+    if verb.name == "stop" and not allowed:
+        carry_out(verb, row.name, {}, by="bob", surface="python")
     if verb.name == "unlimit" and allowed:
         limit = next(one for one in VERBS if one.name == "limit")
         carry_out(limit, row.name, {"concurrency": 3}, by="bob", surface="python")

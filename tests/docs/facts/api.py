@@ -36,7 +36,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Pause and resume": (
         *("pause", "apause", "resume", "aresume", "is_paused", "is_pausing", "paused_jobs"),
         *("pause_queue", "apause_queue", "resume_queue", "aresume_queue", "is_queue_paused", "paused_queues"),
-        *("pause_worker", "apause_worker", "resume_worker", "aresume_worker"),
+        *("pause_worker", "apause_worker", "resume_worker", "aresume_worker", "stop_worker", "astop_worker"),
     ),
     "Inside a job": ("call", "acall", "current_job", "JobContext", "NoRetry", "RetryAfter", "Snooze"),
     "Many jobs in one call": ("ChunkItem",),
