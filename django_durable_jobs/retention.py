@@ -42,10 +42,8 @@ class Retention:
 
 def problem(value: object) -> str | None:
     """Say what is wrong with the setting, or ``None``."""
-    if isinstance(value, Retention):
-        return None
     if not isinstance(value, Mapping):
-        return f"must be a dictionary of queues, not {safe_repr(value, 80)}."
+        return None if isinstance(value, Retention) else f"must be a dictionary of queues, not {safe_repr(value, 80)}."
     for queue, kept in value.items():
         if not isinstance(queue, str) or not 0 < len(queue) <= LONGEST_NAME:
             return f"must have names of queues or {ALL_QUEUES!r} as its keys, not {safe_repr(queue, 80)}."

@@ -20,7 +20,7 @@ from ..models import Queue, Worker
 from ..operations import describe
 from ..operations.approvals import pending_approvals
 from ..operations.catalogue import Target, carry_out, verb_of
-from ..operations.database import alias, jobs
+from ..operations.database import alias, can_be_asked_for, jobs
 from ..operations.explain import explain
 from ..operations.orders import LONGEST_BY
 from ..operations.submit import submit
@@ -74,7 +74,13 @@ class ManagementView(APIView):
 
 def exact(name: str) -> Callable[[str], dict[str, Any]]:
     """Filter a column by equality."""
-    return lambda value: {name: value}
+
+    def read(value: str) -> dict[str, Any]:
+        if not can_be_asked_for(value):
+            raise OptionError(f"{name} must be a text that a database can hold, not {safe_repr(value, 80)}.")
+        return {name: value}
+
+    return read
 
 
 def _status(value: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from ..ids import parse_id
 from ..models import Approval, Attempt, Job, Limit, Queue, Worker
 from ..states import Status
-from .database import alias, jobs
+from .database import alias, can_be_asked_for, jobs
 from .limited_claim import QUEUE
 from .queues import live_counts
 
@@ -142,6 +142,8 @@ def approval(row: Approval, *, values: bool) -> dict[str, Any]:
 
 def find(target: str, key: str, *, values: bool) -> dict[str, Any] | None:
     """Return what is shown of one row; ``None`` when there is none."""
+    if not can_be_asked_for(key):
+        return None
     match target:
         case "job":
             job_id = parse_id(key)

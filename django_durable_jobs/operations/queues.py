@@ -27,7 +27,7 @@ from ..querysets.jobs import JobQuerySet
 from ..rendering import safe_repr
 from ..signals import queue_paused, queue_resumed
 from ..states import CLOCKED, LINES, OPEN, Status
-from .database import alias, dialect, jobs
+from .database import alias, can_be_asked_for, dialect, jobs
 from .facts import tell_taken_away
 from .orders import LONGEST_BY, LONGEST_REASON, LOOK, Mode, check_mode, check_text, seized, tell
 from .transition import move
@@ -83,7 +83,7 @@ def paused_queues() -> QuerySet[Queue]:
 
 def is_queue_paused(queue: str) -> bool:
     """Answer whether the queue is paused; ``False`` also for one that does not exist."""
-    return isinstance(queue, str) and paused_queues().filter(name=queue).exists()
+    return can_be_asked_for(queue) and paused_queues().filter(name=queue).exists()
 
 
 def pause_queue(  # noqa: PLR0913 -- what an order says, by name
@@ -187,7 +187,7 @@ def known_queue(queue: object) -> str:
     """Return the name of a queue that has a row; one of a registered definition gets its row now."""
     if isinstance(queue, Queue):
         queue = queue.name
-    if isinstance(queue, str):
+    if isinstance(queue, str) and can_be_asked_for(queue):
         if _queues().filter(name=queue).exists():
             return queue
         if queue in registry.queues() or jobs().pending().filter(queue=queue).exists():

@@ -15,7 +15,7 @@ from ..faults import fault
 from ..models import Worker
 from ..rendering import safe_repr
 from ..signals import worker_paused, worker_resumed, worker_started, worker_stopped
-from .database import alias, dialect, jobs
+from .database import alias, can_be_asked_for, dialect, jobs
 from .orders import LONGEST_BY, LONGEST_REASON, LOOK, Mode, check_mode, check_text, tell
 from .queues import take_away
 
@@ -182,7 +182,7 @@ async def aresume_worker(worker: Worker | str, **order: Any) -> None:
 
 def _alive(name: object) -> QuerySet[Worker]:
     rows = Worker.objects.using(alias()).alive()
-    return rows.filter(name=name) if isinstance(name, str) else rows.none()
+    return rows.filter(name=name) if can_be_asked_for(name) else rows.none()
 
 
 def _not_found(name: object) -> WorkerNotFound:
