@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         NotLimited,
         NotPaused,
         OptionError,
+        QueueNotEmpty,
         QueueNotFound,
         RetryAfter,
         SerializationError,
@@ -71,6 +72,16 @@ if TYPE_CHECKING:
     from .operations.approvals import aapprove, approve, areject, pending_approvals, reject
     from .operations.arrange import achange_priority, amove_job, change_priority, move_job
     from .operations.cancel import acancel, cancel
+    from .operations.clearing import (
+        aclear_queue,
+        adelete_queue,
+        adrain_queue,
+        amove_jobs,
+        clear_queue,
+        delete_queue,
+        drain_queue,
+        move_jobs,
+    )
     from .operations.events import aemit, emit
     from .operations.explain import Explanation, aexplain, explain
     from .operations.history import export_history
@@ -96,7 +107,14 @@ if TYPE_CHECKING:
     )
     from .operations.retry import aretry, retry
     from .operations.sequences import blocked_by
-    from .operations.workers import apause_worker, aresume_worker, pause_worker, resume_worker
+    from .operations.workers import (
+        apause_worker,
+        aresume_worker,
+        astop_worker,
+        pause_worker,
+        resume_worker,
+        stop_worker,
+    )
     from .states import Status
 
 __version__ = "0.1.0"
@@ -126,17 +144,21 @@ _HOMES = {
     "durable.values": ("aload_checkpoint", "asave_checkpoint", "load_checkpoint", "save_checkpoint"),
     "durable.versions": ("aget_version", "apatched", "get_version", "patched"),
     "errors": (
-        *("AlreadyPaused", "CannotPause", "NotLimited", "NotPaused", "QueueNotFound", "WorkerNotFound"),
+        *("AlreadyPaused", "CannotPause", "NotLimited", "NotPaused", "QueueNotEmpty", "QueueNotFound"),
         *("JobPaused", "ApprovalDecided", "ApprovalExpired", "ApprovalNotFound", "ArgumentError"),
         *("CallError", "ChildFailed", "DurableJobsError", "HistoryUnreadable", "JobCancelled", "JobEnded"),
         *("HardTimedOut", "JobFailed", "JobNotFound", "LeaseLost", "NoRetry", "NonDeterminism", "OptionError"),
         *("RetryAfter", "SerializationError", "Snooze", "TaskFailed", "TimedOut", "TransitionRefused"),
-        *("BatchClosed", "BatchNotFound", "UnknownDefinition"),
+        *("BatchClosed", "BatchNotFound", "UnknownDefinition", "WorkerNotFound"),
     ),
     "ids": ("new_job_id",),
     "operations.approvals": ("aapprove", "approve", "areject", "pending_approvals", "reject"),
     "operations.arrange": ("achange_priority", "amove_job", "change_priority", "move_job"),
     "operations.cancel": ("acancel", "cancel"),
+    "operations.clearing": (
+        *("aclear_queue", "adelete_queue", "adrain_queue", "amove_jobs"),
+        *("clear_queue", "delete_queue", "drain_queue", "move_jobs"),
+    ),
     "operations.events": ("aemit", "emit"),
     "operations.explain": ("Explanation", "aexplain", "explain"),
     "operations.history": ("export_history",),
@@ -152,7 +174,9 @@ _HOMES = {
     ),
     "operations.retry": ("aretry", "retry"),
     "operations.sequences": ("blocked_by",),
-    "operations.workers": ("apause_worker", "aresume_worker", "pause_worker", "resume_worker"),
+    "operations.workers": (
+        *("apause_worker", "aresume_worker", "astop_worker", "pause_worker", "resume_worker", "stop_worker"),
+    ),
     "states": ("Status",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -197,6 +221,7 @@ __all__ = [
     "OptionError",
     "Pipeline",
     "Progress",
+    "QueueNotEmpty",
     "QueueNotFound",
     "Results",
     "RetryAfter",
@@ -212,7 +237,10 @@ __all__ = [
     "acall",
     "acancel",
     "achange_priority",
+    "aclear_queue",
     "acompensate",
+    "adelete_queue",
+    "adrain_queue",
     "aemit",
     "aenqueue",
     "aenqueue_many",
@@ -223,6 +251,7 @@ __all__ = [
     "alimit_queue",
     "aload_checkpoint",
     "amove_job",
+    "amove_jobs",
     "apatched",
     "apause",
     "apause_queue",
@@ -238,6 +267,7 @@ __all__ = [
     "asend_message",
     "asleep",
     "asleep_until",
+    "astop_worker",
     "atomic_step",
     "aunlimit_queue",
     "await_for_approval",
@@ -248,8 +278,11 @@ __all__ = [
     "cancel",
     "change_priority",
     "check_history",
+    "clear_queue",
     "compensate",
     "current_job",
+    "delete_queue",
+    "drain_queue",
     "durable_job",
     "emit",
     "enqueue",
@@ -269,6 +302,7 @@ __all__ = [
     "limit_queue",
     "load_checkpoint",
     "move_job",
+    "move_jobs",
     "new_job_id",
     "patched",
     "pause",
@@ -287,6 +321,7 @@ __all__ = [
     "send_message",
     "sleep",
     "sleep_until",
+    "stop_worker",
     "threshold",
     "unlimit_fleet",
     "unlimit_key",

@@ -22,6 +22,9 @@ from django.core.signals import setting_changed
 from .backoff import Backoff
 from .determinism import Determinism
 from .rendering import safe_repr
+from .retention import Retention
+from .retention import problem as retention_problem
+from .retention import read as read_retention
 
 SETTING = "DURABLE_JOBS"
 CHECKS = "durable_jobs"
@@ -138,6 +141,13 @@ class Settings:
     retention_failed: timedelta = field(
         default=_days(30), metadata={"help": "How long failed jobs are kept.", "range": (0, 36_500 * 86_400)}
     )
+    retention: Retention = field(
+        default=Retention(),
+        metadata={
+            "help": "How long ended jobs of a queue are kept, by status, where it differs: "
+            '`{"mail": {"completed": 3600}, "*": {"cancelled": 60}}`.'
+        },
+    )
     retention_events: timedelta = field(
         default=_days(7),
         metadata={"help": "How long events are kept for jobs that ask later.", "range": (0, 36_500 * 86_400)},
@@ -208,6 +218,8 @@ def _problem(key: str, value: object) -> str | None:  # noqa: PLR0911 -- one ans
         if isinstance(value, str) and re.fullmatch(pattern, value):
             return None
         return f"must be a text that matches {pattern}, not {_shown(value)}."
+    if isinstance(default, Retention):
+        return retention_problem(value)
     if isinstance(default, Backoff):
         return None if isinstance(value, Backoff) else f"must be a Backoff, not {_shown(value)}."
     if default is None and value is None:
@@ -237,6 +249,8 @@ def _coerced(default: object, value: Any) -> Any:
         return timedelta(seconds=value)
     if isinstance(default, Determinism):
         return Determinism(value)
+    if isinstance(default, Retention):
+        return read_retention(value)
     return value
 
 

@@ -34,6 +34,8 @@ class Definition:
     place: str
     atomic: bool = False
     """Whether the job's own writes and its completion are one commit."""
+    api: bool = False
+    """Whether it can be enqueued over HTTP."""
 
     @property
     def is_run(self) -> bool:
@@ -64,7 +66,12 @@ def return_annotation(function: Callable[..., Any]) -> Any:
 
 
 def define(
-    function: Callable[..., Any], *, name: str | None = None, atomic: object = False, options: Mapping[str, object]
+    function: Callable[..., Any],
+    *,
+    name: str | None = None,
+    atomic: object = False,
+    api: object = False,
+    options: Mapping[str, object],
 ) -> Definition:
     """Check a decorated function and its options, and describe it; ``DefinitionError`` says what to change."""
     if isinstance(function, (staticmethod, classmethod)):
@@ -89,6 +96,8 @@ def define(
         )
     is_async = inspect.iscoroutinefunction(function)
     check_atomic(atomic, function.__qualname__, is_async=is_async)
+    if not isinstance(api, bool):
+        raise OptionError(f"api must be True or False, not {shown(api)}.")
     full_name = f"{function.__module__}.{function.__qualname__}" if name is None else name
     if not isinstance(full_name, str) or not NAME_PATTERN.fullmatch(full_name):
         raise DefinitionError(f"name {shown(full_name)} does not match {NAME_PATTERN.pattern}.")
@@ -102,6 +111,7 @@ def define(
         is_async=is_async,
         place=f"{inner.__code__.co_filename}:{inner.__code__.co_firstlineno}",
         atomic=bool(atomic),
+        api=api,
     )
 
 

@@ -16,6 +16,7 @@
     │   ├── AlreadyPaused                  a job, queue or worker that is paused, or is about to be
     │   ├── NotPaused                      an order to resume what is not paused
     │   ├── NotLimited                     an order to take a limit back that there is not
+    │   ├── QueueNotEmpty                  an order to delete a queue in which jobs have not ended
     │   └── CannotPause                    a job that has ended, or is to be cancelled
     ├── ApprovalNotFound (LookupError)     no such approval
     ├── ApprovalDecided                    somebody has decided this approval already
@@ -116,6 +117,10 @@ class NotPaused(TransitionRefused):
 
 class NotLimited(TransitionRefused):
     """This has no limit."""
+
+
+class QueueNotEmpty(TransitionRefused):
+    """Jobs of this queue have not ended."""
 
 
 class CannotPause(TransitionRefused):

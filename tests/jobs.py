@@ -6,6 +6,7 @@ is imported here, so that worker processes know them too.
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 from django_durable_jobs import call, durable_job
@@ -15,6 +16,12 @@ from tests.reliability import process_jobs, rich_jobs  # noqa: F401 -- more of t
 @durable_job
 def noop(n: int) -> None:
     """Do nothing."""
+
+
+@durable_job(api=True)
+def open_to_http(when: date, *, note: str = "") -> str:
+    """May be enqueued over HTTP."""
+    return f"{when} {note}"
 
 
 @durable_job

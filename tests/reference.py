@@ -14,6 +14,7 @@ from typing import Any, Final
 from django_durable_jobs.backoff import Backoff
 from django_durable_jobs.conf import SETTING, Settings
 from django_durable_jobs.determinism import Determinism
+from django_durable_jobs.retention import Retention
 from tests.databases import ROOT
 
 FOLDER: Final = ROOT / "docs" / "reference"
@@ -23,6 +24,7 @@ KIND: Final[dict[type, str]] = {
     int: "whole number",
     timedelta: "seconds, or a `timedelta`",
     Backoff: "`Backoff`",
+    Retention: 'a dictionary: queue, or `"*"` for all others; status that ends a job; seconds, or a `timedelta`',
     Determinism: ", ".join(f"`{mode.value!r}`" for mode in Determinism) + ", or the member of `Determinism`",
 }
 HEAD: Final = f"""\
@@ -66,7 +68,7 @@ def _section(entry: Field[Any]) -> str:
         "",
         entry.metadata["help"],
         "",
-        f"- Default: {written(entry.default)}",
+        f"- Default: {'`{}`' if isinstance(entry.default, Retention) else written(entry.default)}",
         f"- Allowed: {allowed}",
         "",
     ]

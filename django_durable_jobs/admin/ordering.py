@@ -73,7 +73,8 @@ class TakesOrders(ViewOnly):
             verbs = [verb for verb in self.verbs if may_give(request, verb) and self.applies(verb, row)]
             context |= {
                 "buttons": [verb for verb in verbs if verb.name in BY_BUTTON],
-                "asked": [verb for verb in verbs if verb.name not in BY_BUTTON and verb.name != "delete"],
+                # The page of a job has the admin's own button to delete it.
+                "asked": [verb for verb in verbs if verb.name not in BY_BUTTON and verb.permission != "delete_job"],
                 "key": str(row.pk),
                 "page": self._page(row.pk).removesuffix("change/"),
                 "list": reverse(f"{self._names}_changelist"),

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from ..models import Limit, Queue
 from ..operations.catalogue import Verb
-from ..operations.database import alias, jobs
+from ..operations.database import alias
 from ..operations.limited_claim import QUEUE
+from ..operations.queues import live_counts
 from ..rendering import visible
 from ..states import Status
 from .actions import actions_for
 from .ordering import TakesOrders
 from .showing import badge, in_list, instant
+
+LATER: Final = (Status.SCHEDULED, Status.RETRYING, Status.WAITING, Status.PAUSED)
 
 
 @admin.register(Queue)
@@ -26,8 +30,8 @@ class QueueAdmin(TakesOrders):
     """One row per queue, with counts of its live jobs."""
 
     ordering = ("name",)
-    list_display = ("shown_name", "state", "limits", "pending", "running", "created")
-    fields = ("shown_name", "state", "since", "by", "why", "until", "limits", "pending", "running", "created")
+    list_display = ("shown_name", "state", "limits", "pending", "running", "later", "created")
+    fields = ("shown_name", "state", "since", "by", "why", "until", "limits", "pending", "running", "later", "created")
     readonly_fields = fields
     target = "queue"
     actions = actions_for(Queue, "queue")
@@ -36,18 +40,18 @@ class QueueAdmin(TakesOrders):
         """Answer whether an order makes sense for a queue as it is now."""
         if verb.permission == "limit_queue":
             return verb.name == "limit" or row.limited
+        if verb.name not in {"pause", "resume"}:
+            return True
         return super().applies(verb, row)
 
     def prepare(self, rows: list[Any]) -> None:
-        """Count live jobs by queue: both statuses have a partial index, history is not touched."""
+        """Count live jobs by queue: their statuses have partial indexes, history is not touched."""
         limits = {row.key: row for row in Limit.objects.using(alias())}
         for queue in rows:
             queue.limit = limits.get(f"{QUEUE}{queue.name}")
-        names = [queue.name for queue in rows]
-        for status in (Status.PENDING, Status.RUNNING):
-            counts = jobs().in_status(status).on_queues(names).counted_by("queue")
-            for queue in rows:
-                setattr(queue, f"number_{status}", counts.get(queue.name, 0))
+        counts = live_counts(queue.name for queue in rows)
+        for queue in rows:
+            queue.live = counts[queue.name]
 
     @admin.display(description=_("name"))
     def shown_name(self, queue: Queue) -> str:
@@ -103,6 +107,12 @@ class QueueAdmin(TakesOrders):
         """Jobs that a worker holds."""
         return self._link(queue, Status.RUNNING)
 
+    @admin.display(description=_("others that have not ended"))
+    def later(self, queue: Queue) -> SafeString:
+        """Jobs that wait: for a time, for something, for an order."""
+        shown = [(status, self._link(queue, status)) for status in LATER if queue.live[status]]  # type: ignore[attr-defined]  # see prepare
+        return format_html_join(", ", "{} {}", shown) or SafeString("–")
+
     @admin.display(description=_("first used"))
     def created(self, queue: Queue) -> str:
         """When its row was made."""
@@ -111,4 +121,4 @@ class QueueAdmin(TakesOrders):
     def _link(self, queue: Queue, status: Status) -> str:
         address = reverse(f"{self.admin_site.name}:django_durable_jobs_job_changelist")
         query = urlencode({"queue": queue.name, "status": status.value})
-        return format_html('<a href="{}?{}">{}</a>', address, query, getattr(queue, f"number_{status}"))
+        return format_html('<a href="{}?{}">{}</a>', address, query, queue.live[status])  # type: ignore[attr-defined]  # see prepare

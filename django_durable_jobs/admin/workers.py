@@ -52,6 +52,8 @@ class WorkerAdmin(TakesOrders):
 
     def applies(self, verb: Verb, row: Any) -> bool:
         """Only what lives can be ordered anything."""
+        if verb.name == "stop":
+            return row.state == "alive" and row.stop_requested_at is None
         return row.state == "alive" and super().applies(verb, row)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Worker]:

@@ -30,6 +30,7 @@ CODES: Final[dict[int, str]] = {
     405: "METHOD_NOT_ALLOWED",
     406: "NOT_ACCEPTABLE",
     409: "CONFLICT",
+    413: "TOO_LARGE",
     415: "UNSUPPORTED_MEDIA_TYPE",
     429: "THROTTLED",
 }

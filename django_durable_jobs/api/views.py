@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Final
 
 from django.db.models import QuerySet
 from django.http import Http404
-from rest_framework.parsers import JSONParser
 from rest_framework.permissions import BasePermission
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -21,16 +20,20 @@ from ..models import Queue, Worker
 from ..operations import describe
 from ..operations.approvals import pending_approvals
 from ..operations.catalogue import Target, carry_out, verb_of
-from ..operations.database import alias, jobs
+from ..operations.database import alias, can_be_asked_for, jobs
 from ..operations.explain import explain
 from ..operations.orders import LONGEST_BY
+from ..operations.submit import submit
 from ..rendering import safe_repr
 from ..states import Status
 from .errors import handle
+from .parsing import BoundedJSON
 
 PAGE: Final = 100
 LARGEST_PAGE: Final = 1000
 PERMISSIONS: Final = "django_durable_jobs"
+BODY: Final = frozenset({"definition", "args", "kwargs", "options"})
+"""What an enqueue says."""
 
 
 class HasPermission(BasePermission):
@@ -49,7 +52,7 @@ class ManagementView(APIView):
     """
 
     permission_classes = (HasPermission,)
-    parser_classes = (JSONParser,)
+    parser_classes = (BoundedJSON,)
     renderer_classes = (JSONRenderer,)
     permission = ""
 
@@ -71,7 +74,13 @@ class ManagementView(APIView):
 
 def exact(name: str) -> Callable[[str], dict[str, Any]]:
     """Filter a column by equality."""
-    return lambda value: {name: value}
+
+    def read(value: str) -> dict[str, Any]:
+        if not can_be_asked_for(value):
+            raise OptionError(f"{name} must be a text that a database can hold, not {safe_repr(value, 80)}.")
+        return {name: value}
+
+    return read
 
 
 def _status(value: str) -> dict[str, Any]:
@@ -139,7 +148,7 @@ def _limit(text: str | None) -> int:
 
 
 class Jobs(ListView):
-    """``GET /v1/jobs``."""
+    """``GET /v1/jobs``, and ``POST``: enqueue a job of a definition that says ``api=True``."""
 
     permission = "view_job"
     filters: ClassVar = {
@@ -152,6 +161,26 @@ class Jobs(ListView):
     def rows(self) -> QuerySet[Any]:
         """All jobs, without what may be large."""
         return jobs().light().select_related("worker")
+
+    def needed(self, request: Request) -> str:
+        """Enqueueing has a permission of its own."""
+        return "enqueue_job" if request.method == "POST" else self.permission
+
+    def post(self, request: Request) -> Response:
+        """Enqueue; 201, or 200 with the job that was there already."""
+        given = request.data
+        if not isinstance(given, dict):
+            raise OptionError("The body must be a JSON object.")
+        if unknown := sorted(given.keys() - BODY):
+            raise OptionError(f"There is no {safe_repr(unknown[0], 80)} in a body. Known: {', '.join(sorted(BODY))}.")
+        options = given.get("options", {})
+        if not isinstance(options, dict):
+            raise OptionError(f"options must be a JSON object, not {safe_repr(options, 80)}.")
+        by = request.user.get_username()[:LONGEST_BY]
+        args, kwargs = given.get("args", []), given.get("kwargs", {})
+        job_id, existing = submit(given.get("definition"), args, kwargs, options, by=by, surface="api")
+        now = describe.find("job", str(job_id), values=False)
+        return Response({"id": str(job_id), "existing": existing, "now": now}, status=200 if existing else 201)
 
     def cursor(self, text: str) -> Any:
         """A job's id."""

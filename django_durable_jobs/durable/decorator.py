@@ -38,9 +38,17 @@ def durable_job(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncDurabl
 @overload
 def durable_job(function: Callable[P, R], /) -> DurableJob[P, R]: ...
 @overload
-def durable_job(*, name: str | None = None, atomic: bool = False, **options: Unpack[JobOptions]) -> Decorator: ...
 def durable_job(
-    function: Callable[..., Any] | None = None, /, *, name: str | None = None, atomic: bool = False, **options: Any
+    *, name: str | None = None, atomic: bool = False, api: bool = False, **options: Unpack[JobOptions]
+) -> Decorator: ...
+def durable_job(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    atomic: bool = False,
+    api: bool = False,
+    **options: Any,
 ) -> Any:
     """Make a function at module level a durable job: ``@durable_job`` or ``@durable_job(queue="mail", retries=5)``.
 
@@ -57,21 +65,23 @@ def durable_job(
     ``atomic=True`` (sync functions only) runs the function in a transaction of the jobs' database and stores the
     job's completion in the same commit: its writes happen exactly once. It can make no durable calls.
 
+    ``api=True`` lets those who have the permission ``enqueue_job`` enqueue it over HTTP, with any arguments.
+
     Raises ``DefinitionError`` or ``OptionError`` at import.
     """
     if function is not None:
-        return _register(function, name, atomic, options)
-    return lambda decorated: _register(decorated, name, atomic, options)
+        return _register(function, name, {"atomic": atomic, "api": api}, options)
+    return lambda decorated: _register(decorated, name, {"atomic": atomic, "api": api}, options)
 
 
 def _register(
     function: Callable[..., Any],
     name: str | None,
-    atomic: bool,  # noqa: FBT001 -- the option's own form
+    flags: dict[str, bool],
     options: dict[str, Any],
 ) -> DurableJob[..., Any]:
     if isinstance(function, DurableJob):
         function = function.definition.function
-    definition = define(function, name=name, atomic=atomic, options=options)
+    definition = define(function, name=name, **flags, options=options)
     registry.register(definition)
     return wrapped(definition)

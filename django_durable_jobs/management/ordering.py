@@ -29,8 +29,9 @@ OPTIONS: Final = {
     "reason": "Why; kept in the audit.",
     "comment": "What the job is told besides.",
     "mode": "What becomes of running jobs: graceful (default) or aggressive.",
-    "force": "Take it from its worker at once, without waiting for its code.",
-    "queue": "The queue to put it into.",
+    "force": "A job: take it from its worker at once, without waiting for its code. A queue: clear it first.",
+    "wait": "Wait at most so many seconds until nothing of it runs.",
+    "queue": "The queue to put it, or its jobs, into.",
     "priority": "-100 to 100 (higher first), or critical, high, normal, low.",
     "concurrency": "How many jobs may run at once over the whole fleet.",
     "rate": "How many jobs may begin in each window.",
@@ -41,6 +42,8 @@ OPTIONS: Final = {
 }
 FLAGS: Final = frozenset({"force"})
 """Options that are said without a value."""
+ASKED: Final = frozenset({"delete", "clear"})
+"""Orders that nothing takes back, or not as a whole."""
 KEYS: Final = {"job": "JOB_ID", "queue": "QUEUE", "worker": "WORKER_ID", "approval": "NUMBER"}
 
 Write = Callable[[str], object]
@@ -61,9 +64,9 @@ def declare(add: Callable[[str, Callable[..., None], str], argparse.ArgumentPars
         for name in verb.takes:
             kind: dict[str, Any] = {"action": "store_const", "const": True} if name in FLAGS else {}
             parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=OPTIONS[name], **kind)
-        if verb.name == "delete":
+        if verb.name in ASKED:
             parser.add_argument("--yes", action="store_true", help="Do not ask back.")
-        _add_output(parser)
+        add_output(parser)
     looks: dict[str, tuple[Callable[[dict[str, Any]], list[dict[str, Any]]], str]] = {
         "list": (_jobs, "Show jobs, the newest first."),
         "queues": (lambda _given: describe.queues(Queue.objects.using(alias()).order_by("name")), "Show the queues."),
@@ -72,43 +75,45 @@ def declare(add: Callable[[str, Callable[..., None], str], argparse.ArgumentPars
     }
     for name, (find, text) in looks.items():
         parser = add(name, lambda given, find=find: _show(find(given), given, write), text)
-        _add_output(parser)
+        add_output(parser)
         if name == "list":
             parser.add_argument("--status", help="Statuses, with commas between them.")
             parser.add_argument("--queue", help="Name of a queue.")
             parser.add_argument("--limit", type=int, default=SHOWN, help="How many at most (default: %(default)s).")
     reason = add("explain", lambda given: _explain(given, write), "Say why a job is not running.")
     reason.add_argument("key", metavar="JOB_ID")
-    _add_output(reason)
+    add_output(reason)
     inspect = add("inspect", lambda given: _inspect(given, write), "Show a job with its unsuccessful attempts.")
     inspect.add_argument("key", metavar="JOB_ID")
-    _add_output(inspect)
+    add_output(inspect)
 
 
-def _add_output(parser: argparse.ArgumentParser) -> None:
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Let a verb print text or JSON."""
     parser.add_argument("--output", choices=("text", "json"), default="text", help="How to print (default: text).")
 
 
 def _order(verb: Verb, given: dict[str, Any], write: Write) -> None:
-    if verb.name == "delete" and not given["yes"] and not _agreed(given["key"]):
-        raise CommandError("Nothing was deleted: say --yes, or answer yes at a terminal.", returncode=REFUSED)
+    if verb.name in ASKED and not given["yes"] and not _agreed(verb, given["key"]):
+        raise CommandError("Nothing was done: say --yes, or answer yes at a terminal.", returncode=REFUSED)
     said = {name: given[name] for name in verb.takes}
-    carry_out(verb, given["key"], said, by=_who(), surface="command")
+    carry_out(verb, given["key"], said, by=who(), surface="command")
     now = describe.find(verb.target, given["key"], values=False)
     if given["output"] == "json":
-        write(_json({"done": f"{verb.name} {verb.target}", "now": now}))
+        write(as_json({"done": f"{verb.name} {verb.target}", "now": now}))
         return
     state = now and (now.get("status") or now.get("decision") or ("paused" if now.get("paused") else "open"))
     write(f"{verb.name} {verb.target} {visible(given['key'])}: done{f', now {state}' if state else ''}")
 
 
-def _agreed(key: str) -> bool:
+def _agreed(verb: Verb, key: str) -> bool:
     if not sys.stdin.isatty():
         return False
-    return input(f"Delete job {visible(key)} with its attempts and calls? [yes/no] ").strip() == "yes"
+    return input(f"{verb.target} {visible(key)}: {verb.question} [yes/no] ").strip() == "yes"
 
 
-def _who() -> str:
+def who() -> str:
+    """Return the name of the machine's user, for the audit."""
     try:
         return getpass.getuser()[:LONGEST_BY]
     except (OSError, KeyError):
@@ -140,7 +145,7 @@ def _approvals(_given: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _explain(given: dict[str, Any], write: Write) -> None:
     found = explain(given["key"])
-    write(_json(asdict(found)) if given["output"] == "json" else f"{found.code}: {found.text}")
+    write(as_json(asdict(found)) if given["output"] == "json" else f"{found.code}: {found.text}")
 
 
 def _inspect(given: dict[str, Any], write: Write) -> None:
@@ -148,7 +153,7 @@ def _inspect(given: dict[str, Any], write: Write) -> None:
     if found is None:
         raise JobNotFound(f"There is no job {safe_repr(given['key'], 80)}.")
     if given["output"] == "json":
-        write(_json(found))
+        write(as_json(found))
         return
     for name, value in found.items():
         if name == "attempts":
@@ -166,7 +171,7 @@ COLUMNS: Final = (
 
 def _show(rows: list[dict[str, Any]], given: dict[str, Any], write: Write) -> None:
     if given["output"] == "json":
-        write(_json(rows))
+        write(as_json(rows))
         return
     for row in rows:
         write("  ".join(f"{name}={visible(str(row[name]))}" for name in COLUMNS if row.get(name) is not None))
@@ -174,5 +179,6 @@ def _show(rows: list[dict[str, Any]], given: dict[str, Any], write: Write) -> No
         write("none")
 
 
-def _json(value: object) -> str:
+def as_json(value: object) -> str:
+    """Return what ``--output json`` prints."""
     return json.dumps(value, indent=2, default=str)

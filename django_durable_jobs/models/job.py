@@ -120,6 +120,7 @@ class Job(models.Model):
         default_permissions = ("view", "delete")
         permissions: ClassVar = [
             ("view_arguments", "Can see arguments, results and tracebacks of jobs"),
+            ("enqueue_job", "Can enqueue jobs over HTTP"),
             ("retry_job", "Can retry jobs"),
             ("cancel_job", "Can cancel jobs"),
             ("pause_job", "Can pause and resume jobs"),

@@ -31,6 +31,8 @@ class Queue(models.Model):
         permissions: ClassVar = [
             ("pause_queue", "Can pause and resume queues"),
             ("limit_queue", "Can limit queues"),
+            ("clear_queue", "Can cancel all jobs of a queue that have not begun"),
+            ("delete_queue", "Can delete queues"),
         ]
 
     def __str__(self) -> str:

@@ -32,6 +32,7 @@ class Worker(models.Model):
     pause_mode = models.CharField(_("pause mode"), max_length=10, db_default="")
     pause_reason = models.TextField(_("pause reason"), db_default="")
     paused_by = models.CharField(_("paused by"), max_length=200, db_default="")
+    stop_requested_at = models.DateTimeField(_("stop requested at"), null=True, blank=True)
     obeys = models.JSONField(
         _("obeys"), default=dict, help_text=_("Pauses it has obeyed: no job of these queues begins here any more.")
     )
@@ -44,7 +45,10 @@ class Worker(models.Model):
         verbose_name = _("worker")
         verbose_name_plural = _("workers")
         default_permissions = ("view",)
-        permissions: ClassVar = [("pause_worker", "Can pause and resume workers")]
+        permissions: ClassVar = [
+            ("pause_worker", "Can pause and resume workers"),
+            ("stop_worker", "Can stop workers"),
+        ]
 
     def __str__(self) -> str:
         return visible(self.name)

@@ -16,7 +16,7 @@ from typing import Final
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db.models import F
+from django.db.models import F, Q
 
 from ..dialects.now import DatabaseNow
 from ..dialects.rows import Held
@@ -101,11 +101,18 @@ def cancel_all(ids: Iterable[UUID], *, reason: str, force: bool = False) -> Canc
     return result
 
 
-def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled, *, force: bool) -> None:
+def cancel_unbegun(ids: list[UUID], unbegun: Q, *, reason: str) -> Cancelled:
+    """Cancel those of up to 500 jobs that nobody has begun by now; they have no jobs below them."""
+    result = Cancelled([], [])
+    _cancel_batch(ids, reason, result, force=False, only=unbegun)
+    return result
+
+
+def _cancel_batch(ids: list[UUID], reason: str, result: Cancelled, *, force: bool, only: Q | None = None) -> None:
     def work() -> tuple[list[UUID], list[UUID], set[tuple[UUID, str | None]], set[str], set[UUID | None]]:
         rows = list(
             jobs()
-            .filter(id__in=ids)
+            .filter(only or Q(), id__in=ids)
             .in_status(*OPEN)
             .order_by("id")
             .select_for_update()

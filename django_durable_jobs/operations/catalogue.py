@@ -7,7 +7,6 @@ otherwise, or forget to write down who gave it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -17,30 +16,28 @@ from django.utils.translation import gettext_lazy as _
 from ..errors import DurableJobsError, OptionError
 from ..ids import parse_id
 from ..models import AuditEntry, Queue, Worker
-from ..options import check_priority
 from ..rendering import safe_repr, safe_str
 from ..states import OPEN, PAUSABLE, TRANSITIONS, Status
-from .approvals import LONGEST_COMMENT, approve, reject
+from .approvals import approve, reject
 from .arrange import MOVABLE, change_priority, move_job
 from .cancel import cancel
+from .clearing import clear_queue, delete_queue, drain_queue, move_jobs
 from .database import alias
 from .delete import delete
 from .limits import limit_queue, unlimit_queue
-from .orders import LONGEST_BY, LONGEST_REASON, check_flag, check_mode, check_text
+from .orders import LONGEST_BY, check_text
 from .pause import pause, resume
 from .queues import pause_queue, resume_queue
 from .retry import retry
-from .workers import pause_worker, resume_worker
+from .sayings import CHECKS, LONGEST_NAME
+from .workers import pause_worker, resume_worker, stop_worker
 
 Target = Literal["job", "queue", "worker", "approval"]
 Surface = Literal["admin", "api", "command", "python"]
 
 LONGEST_ANSWER: Final = 2000
-LONGEST_NAME: Final = 200
-LONGEST_PRIORITY: Final = 4
-LONGEST_NUMBER: Final = 20
-YES_OR_NO: Final = {"yes": True, "true": True, "no": False, "false": False}
-LARGEST_NUMBER: Final = 2**53
+LONGEST_WAIT_OF_A_REQUEST: Final = 20
+"""Seconds; a web server gives up on what takes much longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,57 +53,10 @@ class Verb:
     """What a surface asks back before it is done."""
     run: Callable[[Any, str, Mapping[str, Any]], object]
     takes: tuple[str, ...] = ("reason",)
-    """What the order may say besides; see ``CHECKS``."""
+    """What the order may say besides; see ``sayings.py``."""
     statuses: frozenset[Status] = frozenset()
     """Of jobs: the statuses in which it is offered. Whether it is done then is the operation's answer."""
 
-
-def _checked_text(longest: int) -> Callable[[str, Any], Any]:
-    return lambda name, value: check_text(name, value, longest)
-
-
-def _instant(name: str, value: Any) -> datetime:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            value = None
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise OptionError(f"{name} must be an instant with its offset from UTC, e.g. 2030-01-31T09:00:00+00:00.")
-    return value
-
-
-def _priority(_name: str, value: Any) -> int:
-    if isinstance(value, str) and len(value) <= LONGEST_PRIORITY and value.isascii():
-        value = int(value) if value.removeprefix("-").isdecimal() else value
-    return check_priority(value)
-
-
-def _number(name: str, value: Any) -> int | float:
-    """Read a number, or a text of one; its range is the operation's."""
-    if isinstance(value, str) and len(value) <= LONGEST_NUMBER:
-        with suppress(ValueError):
-            value = float(value) if "." in value else int(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER:
-        return value
-    raise OptionError(f"{name} must be a number, not {safe_repr(value, 80)}.")
-
-
-CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
-    "reason": _checked_text(LONGEST_REASON),
-    "comment": _checked_text(LONGEST_COMMENT),
-    "mode": lambda _name, value: check_mode(value),
-    "force": check_flag,
-    "resume_at": _instant,
-    "queue": _checked_text(LONGEST_NAME),
-    "priority": _priority,
-    "concurrency": _number,
-    "rate": _number,
-    "per": _number,
-    "burst": _number,
-    "fair": lambda _name, value: YES_OR_NO.get(value, value) if isinstance(value, str) else value,
-}
-"""What an order may say, and how that is read."""
 
 VERBS: Final = (
     Verb(
@@ -195,6 +145,41 @@ VERBS: Final = (
     ),
     Verb(
         "queue",
+        "drain",
+        "pause_queue",
+        _("Drain"),
+        _("Hold these queues until they are resumed, and let what runs come to its end?"),
+        lambda queue, by, given: drain_queue(queue, by=by, **given),
+        ("reason", "wait"),
+    ),
+    Verb(
+        "queue",
+        "clear",
+        "clear_queue",
+        _("Clear"),
+        _("Cancel all jobs of these queues that nobody has begun? What has begun goes on."),
+        lambda queue, by, given: clear_queue(queue, by=by, **given),
+    ),
+    Verb(
+        "queue",
+        "move",
+        "move_job",
+        _("Move the jobs of"),
+        _("Put all jobs of these queues that no worker holds into another queue?"),
+        lambda queue, _by, given: move_jobs(queue, _needed(given, "queue")),
+        ("queue", "reason"),
+    ),
+    Verb(
+        "queue",
+        "delete",
+        "delete_queue",
+        _("Delete"),
+        _("Delete these queues with their pauses and limits? Jobs that have ended stay."),
+        lambda queue, by, given: delete_queue(queue, by=by, **given),
+        ("force", "reason"),
+    ),
+    Verb(
+        "queue",
         "limit",
         "limit_queue",
         _("Limit"),
@@ -226,6 +211,14 @@ VERBS: Final = (
         _("Resume"),
         _("Let these workers claim again?"),
         lambda worker, by, given: resume_worker(worker, by=by, **given),
+    ),
+    Verb(
+        "worker",
+        "stop",
+        "stop_worker",
+        _("Stop"),
+        _("Stop these workers? They wait for their jobs until their grace time is over. A supervisor replaces them."),
+        lambda worker, by, given: stop_worker(worker, by=by, **given),
     ),
     Verb(
         "approval",
@@ -272,6 +265,10 @@ def carry_out(verb: Verb, target: object, given: Mapping[str, Any], *, by: str, 
     """
     check_text("by", by, LONGEST_BY)
     said = {name: _read(verb, name, value) for name, value in given.items() if value is not None and value != ""}
+    if surface in {"admin", "api"} and said.get("wait", 0) > LONGEST_WAIT_OF_A_REQUEST:
+        raise OptionError(
+            f"wait can be at most {LONGEST_WAIT_OF_A_REQUEST} seconds here: ask again, or use the command."
+        )
     entry = AuditEntry.objects.using(alias()).create(
         by=by,
         surface=surface,

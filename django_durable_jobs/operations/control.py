@@ -31,6 +31,8 @@ class Gates(NamedTuple):
     limited: dict[str, str]
     resume_in: timedelta | None
     """How long until the first pause ends by itself; not above zero when one is due."""
+    stopping: bool
+    """Whether this worker is asked to stop."""
 
 
 class HeldOrders(NamedTuple):
@@ -49,7 +51,7 @@ def gates_for(worker_id: int) -> Gates:
     whole, never = _text(WHOLE_WORKER), Value(None, output_field=DateTimeField())
     marked = Case(When(limited=True, then=_text(_MARKED)), default=_text(_UNMARKED), output_field=CharField())
     rows = queues.values_list("name", "paused_at", "resume_at", DatabaseNow(), _text(_PAUSED)).union(
-        worker.values_list(whole, "paused_at", never, DatabaseNow(), marked),
+        worker.values_list(whole, "paused_at", "stop_requested_at", DatabaseNow(), marked),
         limits.values_list("key", "ordered_at", never, DatabaseNow(), _text(_LIMITED)),
         all=True,
     )
@@ -60,8 +62,11 @@ def gates_for(worker_id: int) -> Gates:
         fleet = Exists(Limit.objects.using(alias()).filter(key=FLEET))
         Worker.objects.using(alias()).filter(id=worker_id).update(limited=fleet)
     paused = {name: token_of(since) or "" for name, since, *_rest, what in found if what != _LIMITED and since}
-    ends = (resume_at - now for _name, _since, resume_at, now, _what in found if resume_at is not None)
-    return Gates(paused, limited, min(ends, default=None))
+    # The second instant of the worker's own row is when it was asked to stop.
+    ends = [(until - now, what) for _name, _since, until, now, what in found if until is not None]
+    pauses = (length for length, what in ends if what == _PAUSED)
+    stopping = any(what != _PAUSED for _length, what in ends)
+    return Gates(paused, limited, min(pauses, default=None), stopping)
 
 
 def _text(value: str) -> Value:

@@ -25,3 +25,16 @@ def dialect() -> Dialect:
 def jobs() -> JobQuerySet:
     """Return all jobs, on the jobs' database."""
     return Job.objects.using(alias())
+
+
+def can_be_asked_for(text: object) -> bool:
+    """Answer whether this is a text that every database can be asked for: some refuse the very question."""
+    return isinstance(text, str) and "\x00" not in text and _is_unicode(text)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -11,8 +11,9 @@ from typing import Any
 from ..ids import parse_id
 from ..models import Approval, Attempt, Job, Limit, Queue, Worker
 from ..states import Status
-from .database import alias, jobs
+from .database import alias, can_be_asked_for, jobs
 from .limited_claim import QUEUE
+from .queues import live_counts
 
 ATTEMPTS: int = 100
 """How many unsuccessful attempts are shown with a job, the last ones."""
@@ -66,13 +67,9 @@ def attempt(row: Attempt, *, values: bool) -> dict[str, Any]:
 
 
 def queues(rows: Iterable[Queue]) -> list[dict[str, Any]]:
-    """Return queues with how many of their jobs wait and run; history is not counted."""
+    """Return queues with how many of their jobs are in each status; history is not counted."""
     found = list(rows)
-    names = [queue.name for queue in found]
-    counts = {
-        status: jobs().in_status(status).on_queues(names).counted_by("queue")
-        for status in (Status.PENDING, Status.RUNNING)
-    }
+    counts = live_counts(queue.name for queue in found)
     limits = {row.key: limit(row) for row in Limit.objects.using(alias())}
     return [
         {
@@ -84,7 +81,9 @@ def queues(rows: Iterable[Queue]) -> list[dict[str, Any]]:
             "pause_reason": queue.pause_reason,
             "resume_at": queue.resume_at,
             "limits": limits.get(f"{QUEUE}{queue.name}"),
-            **{status.value: count.get(queue.name, 0) for status, count in counts.items()},
+            "pending": counts[queue.name][Status.PENDING],
+            "running": counts[queue.name][Status.RUNNING],
+            "live": {status.value: number for status, number in counts[queue.name].items()},
         }
         for queue in found
     ]
@@ -116,6 +115,7 @@ def worker(row: Any) -> dict[str, Any]:
         "started_at": found.started_at,
         "seen_at": found.seen_at,
         "stopped_at": found.stopped_at,
+        "stop_requested_at": found.stop_requested_at,
         "paused": found.paused_at is not None,
         "paused_at": found.paused_at,
         "paused_by": found.paused_by,
@@ -142,6 +142,8 @@ def approval(row: Approval, *, values: bool) -> dict[str, Any]:
 
 def find(target: str, key: str, *, values: bool) -> dict[str, Any] | None:
     """Return what is shown of one row; ``None`` when there is none."""
+    if not can_be_asked_for(key):
+        return None
     match target:
         case "job":
             job_id = parse_id(key)

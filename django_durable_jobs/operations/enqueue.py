@@ -285,6 +285,11 @@ def _ensure_queues(names: set[str], dialect: Dialect) -> None:
         transaction.on_commit(lambda: _queues_with_row.update(known), using=dialect.alias)
 
 
+def forget_queue(name: str) -> None:
+    """Let the next job of a queue give it a row again; other processes learn of a deletion by ``add_missing``."""
+    _queues_with_row.difference_update([known for known in _queues_with_row if known[2] == name])
+
+
 def _store_with_given_ids(jobs: list[NewJob], given: list[NewJob], dialect: Dialect, settings: Settings) -> list[UUID]:
     """Store jobs of which the caller chose ids: a repeated enqueue of the same job finds the first one."""
     if len({job.id for job in given}) < len(given):

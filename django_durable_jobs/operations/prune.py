@@ -6,17 +6,20 @@ pruner walks it from the oldest job on, a window at a time, and remembers where 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from typing import Final
 from uuid import UUID
 
 from django.db.models import Q
 
-from ..conf import get_settings
+from ..conf import Settings, get_settings
 from ..dialects.now import DatabaseNow
 from ..ids import lowest_id_at
 from ..models import AuditEntry, Message, Worker
+from ..retention import ALL_QUEUES
 from ..states import FINAL, Status
 from .batches import not_ended
 from .children import still_needed
@@ -35,7 +38,8 @@ def prune(after: UUID | None) -> tuple[int, UUID | None]:
     Returns how many were deleted and where to go on; ``None`` when the newest job old enough was reached.
     """
     settings = get_settings()
-    kept = min(settings.retention_completed, settings.retention_failed)
+    lengths = (settings.retention_completed, settings.retention_failed, settings.retention.shortest)
+    kept = min(length for length in lengths if length is not None)
     # By id, not by time: the id holds the time of creation, and has the index. Retention itself is decided by
     # the database's times below.
     window = jobs().filter(id__lt=lowest_id_at(dialect().now() - kept)).order_by("id")
@@ -48,13 +52,9 @@ def prune(after: UUID | None) -> tuple[int, UUID | None]:
 
 
 def _delete(ids: Sequence[UUID]) -> int:
-    settings = get_settings()
-    failed = Q(status=Status.FAILED.value, finished_at__lt=DatabaseNow() - settings.retention_failed)
-    others = [status.value for status in FINAL - {Status.FAILED}]
-    ended = Q(status__in=others, finished_at__lt=DatabaseNow() - settings.retention_completed)
     past = list(
         jobs()
-        .filter(failed | ended, id__in=ids)
+        .filter(_past(get_settings()), id__in=ids)
         .order_by("id")
         .select_for_update(skip_locked=dialect().has_skip_locked)
         .values_list("id", flat=True)
@@ -64,6 +64,22 @@ def _delete(ids: Sequence[UUID]) -> int:
     if past:
         erase(past)
     return len(past)
+
+
+def _past(settings: Settings) -> Q:
+    """Return the condition of a job that is kept no longer; the queues with words of their own come by name."""
+    usual = {status.value: settings.retention_completed for status in FINAL}
+    usual |= {Status.FAILED.value: settings.retention_failed, **settings.retention.of(ALL_QUEUES)}
+    named = settings.retention.queues
+    found = _over(usual) & ~Q(queue__in=named)
+    for queue in named:
+        found |= _over({**usual, **settings.retention.of(queue)}) & Q(queue=queue)
+    return found
+
+
+def _over(kept: Mapping[str, timedelta]) -> Q:
+    each = (Q(status=status, finished_at__lt=DatabaseNow() - length) for status, length in sorted(kept.items()))
+    return reduce(or_, each)
 
 
 def prune_workers() -> int:

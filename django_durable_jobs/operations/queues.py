@@ -8,12 +8,13 @@ later see it. What workers have claimed but not begun they hand back, and say so
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
-from django.db.models import F, QuerySet
+from django.db.models import Count, F, QuerySet
 
 from .. import registry
 from ..clock import SYSTEM
@@ -25,7 +26,8 @@ from ..models import Queue, Worker
 from ..querysets.jobs import JobQuerySet
 from ..rendering import safe_repr
 from ..signals import queue_paused, queue_resumed
-from .database import alias, dialect, jobs
+from ..states import CLOCKED, LINES, OPEN, Status
+from .database import alias, can_be_asked_for, dialect, jobs
 from .facts import tell_taken_away
 from .orders import LONGEST_BY, LONGEST_REASON, LOOK, Mode, check_mode, check_text, seized, tell
 from .transition import move
@@ -35,12 +37,43 @@ LONGEST_WAIT: Final = 86_400.0
 """Seconds."""
 LOOK_EVERY: Final = 0.02
 """Seconds between two looks whether workers have obeyed."""
+LIVE_BY_INDEX: Final = {
+    (Status.PENDING,): {Status.PENDING},
+    (Status.RUNNING,): {Status.RUNNING},
+    tuple(sorted(CLOCKED)): CLOCKED,
+    tuple(sorted(LINES)): {Status.PAUSED},
+}
+"""The statuses that an index has together, and those of them that are counted by it."""
+LIVE: Final = tuple(sorted(OPEN))
 RESUMED: Final = {"paused_at": None, "resume_at": None, "pause_mode": "", "pause_reason": "", "paused_by": ""}
 
 
 def queue_names() -> list[str]:
     """Return every queue that is known: by a row, or as the default of a registered definition."""
     return sorted({*_queues().values_list("name", flat=True), *registry.queues()})
+
+
+def live_counts(names: Iterable[str]) -> dict[str, dict[Status, int]]:
+    """Return for each queue how many of its jobs there are in each status but the final ones, by their indexes."""
+    counts: dict[str, dict[Status, int]] = {name: dict.fromkeys(LIVE, 0) for name in names}
+    for group, counted in LIVE_BY_INDEX.items():
+        found = jobs().in_status(*group).on_queues(counts).order_by().values_list("queue", "status")
+        for name, status, number in found.annotate(number=Count("id")):
+            if status in counted:
+                counts[name][Status(status)] = number
+    return counts
+
+
+def add_missing() -> None:
+    """Give each queue that has pending jobs a row, if somebody has deleted it while they were enqueued."""
+    last, missing, known = "", [], set(_queues().values_list("name", flat=True))
+    pending = jobs().pending().order_by("queue").values_list("queue", flat=True)
+    while (name := pending.filter(queue__gt=last).first()) is not None:  # one look in the index for each queue
+        last = name
+        if name not in known:
+            missing.append(name)
+    if missing:
+        dialect().add_queues(missing)
 
 
 def paused_queues() -> QuerySet[Queue]:
@@ -50,7 +83,7 @@ def paused_queues() -> QuerySet[Queue]:
 
 def is_queue_paused(queue: str) -> bool:
     """Answer whether the queue is paused; ``False`` also for one that does not exist."""
-    return isinstance(queue, str) and paused_queues().filter(name=queue).exists()
+    return can_be_asked_for(queue) and paused_queues().filter(name=queue).exists()
 
 
 def pause_queue(  # noqa: PLR0913 -- what an order says, by name
@@ -79,7 +112,7 @@ def pause_queue(  # noqa: PLR0913 -- what an order says, by name
         "paused_by": check_text("by", by, LONGEST_BY),
         "resume_at": _instant(resume_at),
     }
-    patience = None if wait is None else _as_patience(wait)
+    patience = None if wait is None else as_patience(wait)
     if patience is not None and dialect().connection.in_atomic_block:
         raise OpenTransaction("pause_queue(wait=...) needs the pause to be committed: call it outside of atomic().")
     dialect().in_own_transaction(lambda: _pause(name, order))
@@ -154,10 +187,10 @@ def known_queue(queue: object) -> str:
     """Return the name of a queue that has a row; one of a registered definition gets its row now."""
     if isinstance(queue, Queue):
         queue = queue.name
-    if isinstance(queue, str):
+    if isinstance(queue, str) and can_be_asked_for(queue):
         if _queues().filter(name=queue).exists():
             return queue
-        if queue in registry.queues():
+        if queue in registry.queues() or jobs().pending().filter(queue=queue).exists():
             dialect().add_queues([queue])
             return queue
     known = ", ".join(queue_names()) or "none yet"
@@ -186,7 +219,8 @@ def _instant(resume_at: object) -> datetime | None:
     return resume_at
 
 
-def _as_patience(wait: object) -> float:
+def as_patience(wait: object) -> float:
+    """Return a length of time to wait in seconds, or raise ``OptionError``."""
     seconds = wait.total_seconds() if isinstance(wait, timedelta) else wait
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_WAIT:
         raise OptionError(f"wait must be more than 0 seconds and at most a day, not {safe_repr(wait, 80)}.")

@@ -9,13 +9,13 @@ from asgiref.sync import sync_to_async
 from django.db.models import QuerySet
 
 from ..dialects.now import DatabaseNow
-from ..errors import AlreadyPaused, NotPaused, WorkerNameTaken, WorkerNotFound
+from ..errors import AlreadyPaused, NotPaused, TransitionRefused, WorkerNameTaken, WorkerNotFound
 from ..events import WorkerPausedEvent, WorkerResumedEvent, WorkerStartedEvent, WorkerStoppedEvent
 from ..faults import fault
 from ..models import Worker
 from ..rendering import safe_repr
 from ..signals import worker_paused, worker_resumed, worker_started, worker_stopped
-from .database import alias, dialect, jobs
+from .database import alias, can_be_asked_for, dialect, jobs
 from .orders import LONGEST_BY, LONGEST_REASON, LOOK, Mode, check_mode, check_text, tell
 from .queues import take_away
 
@@ -147,6 +147,29 @@ def resume_worker(worker: Worker | str, *, reason: str = "", by: str = "") -> No
     worker_resumed.tell_after_commit([WorkerResumedEvent(worker=name, reason=reason, by=by)])
 
 
+def stop_worker(worker: Worker | str, *, reason: str = "", by: str = "") -> None:
+    """Ask a live worker, on whatever host, for a clean stop, as SIGTERM does; it follows within a second.
+
+    It claims nothing more, waits for its jobs as long as its ``--grace`` says, hands back what still runs, and its
+    process ends. Whoever keeps it running (a supervisor, systemd) may start another one in its place. Raises
+    ``WorkerNotFound``, ``TransitionRefused`` for one that is stopping already, and ``OptionError``.
+    """
+    name = worker.name if isinstance(worker, Worker) else worker
+    # They stand in the audit: the row has no place for them, as it is soon gone.
+    check_text("reason", reason, LONGEST_REASON), check_text("by", by, LONGEST_BY)
+    alive = _alive(name)
+    if not alive.filter(stop_requested_at=None).update(stop_requested_at=DatabaseNow()):
+        if not alive.exists():
+            raise _not_found(name)
+        raise TransitionRefused(f"Worker {name!r} has been asked to stop already.")
+    tell(LOOK)
+
+
+async def astop_worker(worker: Worker | str, *, reason: str = "", by: str = "") -> None:
+    """Do what ``stop_worker`` does without blocking the event loop."""
+    await sync_to_async(stop_worker)(worker, reason=reason, by=by)
+
+
 async def apause_worker(worker: Worker | str, **order: Any) -> None:
     """Do what ``pause_worker`` does without blocking the event loop."""
     await sync_to_async(pause_worker)(worker, **order)
@@ -159,7 +182,7 @@ async def aresume_worker(worker: Worker | str, **order: Any) -> None:
 
 def _alive(name: object) -> QuerySet[Worker]:
     rows = Worker.objects.using(alias()).alive()
-    return rows.filter(name=name) if isinstance(name, str) else rows.none()
+    return rows.filter(name=name) if can_be_asked_for(name) else rows.none()
 
 
 def _not_found(name: object) -> WorkerNotFound:

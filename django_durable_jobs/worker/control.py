@@ -45,8 +45,11 @@ class Control:
         stops: Stops,
         changed: Callable[[], None],
         listening: Callable[[], bool],
+        stop: Callable[[], None],
     ) -> None:
         """Take whose orders to look for, who obeys them, whom to wake then, and whether orders are announced."""
+        self._stop = stop
+        self._stopping = False
         self._options = options
         self._worker_id = worker_id
         self._leases = leases
@@ -62,6 +65,10 @@ class Control:
     def run_once(self) -> float:
         """Look once; come back soon while something is on its way to be obeyed."""
         gates = gates_for(self._worker_id)
+        if gates.stopping and not self._stopping:
+            self._stopping = True
+            logger.info("This worker is ordered to stop")
+            self._stop()
         if gates.resume_in is not None and gates.resume_in.total_seconds() <= 0:
             resume_due()
             return 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..operations.queues import queue_names
+from ..operations.queues import add_missing, queue_names
 from ..operations.workers import serves
 from .options import WorkerOptions
 
@@ -25,6 +25,7 @@ class QueueWatch:
 
     def run_once(self) -> float:
         """Look once."""
+        add_missing()
         new = set(queue_names()) - set(self._served())
         for name in sorted(new):
             self._serve(name, self._options.concurrency)

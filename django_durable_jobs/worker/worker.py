@@ -147,6 +147,7 @@ class Worker:
             stops=stops,
             changed=dispatcher.look_now,
             listening=lambda: dispatcher.listening,
+            stop=self.stop,
         )
         watch_over = Rota("heartbeat", [beat, control], clock=self._clock)
         steady = ServiceThread(watch_over, clock=self._clock)

@@ -26,8 +26,10 @@ from django_durable_jobs.operations.finish import Ending, finish
 from django_durable_jobs.operations.leases import Held, expire_leases_of, release_unknown, renew
 from django_durable_jobs.operations.promote import promote
 from django_durable_jobs.operations.prune import WINDOW, prune, prune_workers
+from django_durable_jobs.operations.queues import add_missing, live_counts
 from django_durable_jobs.operations.rescue import next_expiry, rescue, rescued_waiting
 from django_durable_jobs.outcomes import BackedOff, Completed, Failure, Outcome
+from django_durable_jobs.states import Status
 from tests.conformance.work import analyze, counted_work, forget_dead_rows, insert_jobs, plans_without_values
 from tests.factories import checkpoint_of, claim_of, make_worker
 
@@ -171,6 +173,7 @@ HOT: dict[str, tuple[Callable[[Worker], Operation], int]] = {
     "promote": (lambda _worker: promote, FEW),
     "prune one window": (lambda _worker: lambda: prune(None), 10 * WINDOW),
     "prune workers": (lambda _worker: prune_workers, FEW),
+    "look for queues without a row": (lambda _worker: add_missing, FEW),
     "first page of the admin": (showing_the_admin, 30_000),  # it counts up to 10,000
 }
 
@@ -200,6 +203,31 @@ def test_x22_x24_no_hot_query_reads_much_of_a_large_table(table: str) -> None:
                 forget_dead_rows()  # a scan comes again without them
                 if (rows := rows_read(query)) > limit:
                     too_much[f"{query}, statistics {knowledge}"] = rows
+    assert too_much == {}
+
+
+def counting() -> tuple[int, dict[str, dict[Status, int]]]:
+    with counted_work() as work:
+        counts = live_counts(["default", "mail"])
+    return work.rows, counts
+
+
+def test_live_jobs_are_counted_without_history() -> None:
+    """D8: what has ended is not read, whatever is known of it."""
+    analyze()
+    fill_history()
+    too_much = {}
+    for number, (knowledge, planning) in enumerate(STATISTICS.items()):
+        if number == 1:
+            analyze()
+        with planning(), live_jobs():
+            rows, counts = counting()
+            if rows > FEW:
+                forget_dead_rows()  # a scan comes again without them
+                rows, counts = counting()
+            if rows > FEW:
+                too_much[knowledge] = rows
+            assert sum(counts["default"].values()) == 12 + 3 + 24
     assert too_much == {}
 
 

@@ -71,6 +71,40 @@ def test_i9_retention_counts_by_the_databases_clock(dialect: Dialect) -> None:
     assert prune_all() == 1
 
 
+@override_settings(
+    DURABLE_JOBS={
+        "RETENTION_COMPLETED": 10 * DAY,
+        "RETENTION_FAILED": 20 * DAY,
+        "RETENTION": {"mail": {"completed": 2 * DAY, "failed": 40 * DAY}, "*": {"cancelled": 5 * DAY}, "none": {}},
+    }
+)
+@pytest.mark.parametrize(
+    ("queue", "status", "days"),
+    [
+        *(("mail", "completed", 2), ("mail", "failed", 40), ("mail", "cancelled", 5), ("mail", "expired", 10)),
+        *(("default", "completed", 10), ("default", "failed", 20), ("default", "cancelled", 5)),
+        *(("none", "completed", 10), ("default", "expired", 10)),
+    ],
+)
+def test_d16_a_queue_and_a_status_may_have_a_retention_of_their_own(
+    dialect: Dialect, queue: str, status: str, days: int
+) -> None:
+    young = old_job(dialect, status, days=days - 0.5, queue=queue)
+    old_job(dialect, status, days=days + 0.5, queue=queue)
+    assert prune_all() == 1
+    assert list(Job.objects.values_list("id", flat=True)) == [young.id]
+
+
+@override_settings(DURABLE_JOBS={"RETENTION": {"default": {"completed": 0}}})
+def test_x72_no_retention_takes_a_child_from_its_parent(dialect: Dialect) -> None:
+    parent = old_job(dialect, "running", days=1, number=1)
+    child = old_job(dialect, "completed", days=1, number=2, parent=parent, parent_call="children 0/1")
+    alone = old_job(dialect, "completed", days=1, number=3)
+    assert prune_all() == 1
+    assert set(Job.objects.values_list("id", flat=True)) == {parent.id, child.id}
+    assert alone.id not in {parent.id, child.id}
+
+
 @override_settings(DURABLE_JOBS={"RETENTION_COMPLETED": 3600, "RETENTION_FAILED": 7200})
 def test_retention_follows_the_settings(dialect: Dialect) -> None:
     old_job(dialect, "completed", days=2 / 24)

@@ -20,8 +20,10 @@ from django_durable_jobs import (
     resume,
     resume_queue,
     resume_worker,
+    stop_worker,
 )
 from django_durable_jobs.dialects import Dialect
+from django_durable_jobs.errors import TransitionRefused, WorkerNotFound
 from django_durable_jobs.models import Job, Queue, Worker
 from tests.durable.running import COMMITS, SCRIPTS, async_scripted, row, scripted
 from tests.factories import make_worker
@@ -211,3 +213,24 @@ def test_a_queue_is_resumed_by_the_workers_at_its_time(dialect: Dialect) -> None
         job = noop.enqueue(1)
         eventually(lambda: row(job).status == "completed", seconds=20)
     assert Queue.objects.get(name="default").paused_at is None
+
+
+# Stop ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_stopped_by_order_ends_its_job_and_then_itself(dialect: Dialect) -> None:
+    gate = Gate()
+    with working(deaf(dialect)) as running:
+        job = gate.enqueue()
+        assert gate.begun.wait(20)
+        worker = Worker.objects.get(stopped_at=None)
+        stop_worker(worker.name, by="ada", reason="the host goes away")
+        with pytest.raises(TransitionRefused, match="has been asked to stop already"):
+            stop_worker(worker)
+        gate.open.set()
+        running.join(20)
+        worker.refresh_from_db()
+        assert worker.stopped_at is not None
+    assert (row(job).status, row(job).attempt) == ("completed", 1)
+    with pytest.raises(WorkerNotFound):
+        stop_worker(worker.name)

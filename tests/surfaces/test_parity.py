@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from django.core.management.base import CommandError
 from django.db.models import Model
 
 from django_durable_jobs.errors import DurableJobsError
-from django_durable_jobs.management.ordering import FLAGS, word_of
+from django_durable_jobs.management.ordering import ASKED, FLAGS, word_of
 from django_durable_jobs.models import Approval, AuditEntry, Job, Limit, Queue, Worker
 from django_durable_jobs.operations.catalogue import VERBS, Verb, carry_out
+from django_durable_jobs.operations.queues import live_counts
 from tests.factories import make_job, make_worker
 from tests.surfaces.admin_pages import ADMIN
 from tests.surfaces.people import staff
@@ -25,7 +27,10 @@ pytestmark = pytest.mark.django_db
 
 PLURAL = {"job": "jobs", "queue": "queues", "worker": "workers", "approval": "approvals"}
 MODELS: dict[str, type[Model]] = {"job": Job, "queue": Queue, "worker": Worker, "approval": Approval}
-PASSING = {"created_at", "paused_at", "decided_at", "requested_at", "cancel_requested_at", "finished_at", "seen_at"}
+NUMBERS = count(1)
+PASSING = {"created_at", "paused_at", "decided_at", "requested_at", "cancel_requested_at", "finished_at", "seen_at"} | {
+    "stop_requested_at"
+}
 """Columns that hold when something was done."""
 SAID = {"reason": "because", "comment": "because", "queue": "other", "priority": "high"} | {
     "force": "true",
@@ -34,6 +39,15 @@ SAID = {"reason": "because", "comment": "because", "queue": "other", "priority":
     "per": "60",
     "burst": "5",
 }
+REFUSED = {
+    "limit queue": {"burst": "101"},  # of a rate of 100
+    "drain queue": {"wait": "0"},
+    "move queue": {"queue": "no-such"},
+    "delete queue": {"force": ""},  # there is a job in it
+}
+"""What is said instead, so that the operation refuses."""
+NEVER_REFUSED = {"clear queue"}
+"""Orders that are refused only for what they cannot say, or a queue that there is not."""
 READ = {"priority": 50, "concurrency": 3, "rate": 100, "per": 60, "fair": True, "force": True}
 """How some of it is understood."""
 OWN = {"id", "name", "job", "pid", "key", "lease_expires_at", "started_at", "by", "paused_by", "decided_by", "worker"}
@@ -70,7 +84,7 @@ def by_api(verb: Verb, row: Any, said: dict[str, str]) -> str:
 def by_command(verb: Verb, row: Any, said: dict[str, str]) -> str:
     words = [(f"--{name.replace('_', '-')}", *([] if name in FLAGS else [value])) for name, value in said.items()]
     options = [word for option in words for word in option]
-    options += ["--yes"] if verb.name == "delete" else []
+    options += ["--yes"] if verb.name in ASKED else []
     try:
         call_command("jobs", word_of(verb), str(key_of(verb, row)), *options, stdout=io.StringIO())
     except CommandError as refusal:
@@ -93,12 +107,16 @@ def make(verb: Verb, *, allowed: bool) -> Any:
             fits = min(verb.statuses) if allowed else "running" if verb.name == "delete" else "completed"
             return make_job(fits)
         case "queue":
-            row: Any = Queue.objects.create(name=f"mail-{Queue.objects.count()}")
+            row: Any = Queue.objects.create(name=f"mail-{next(NUMBERS)}")
+            if verb.name in {"clear", "move"} or (name_of(verb) == "delete queue" and not allowed):
+                make_job("pending", queue=row.name)
         case "worker":
             row = make_worker()
         case _:
             waiting = make_job("waiting" if allowed else "cancelled", waiting_for="approval 1 Ship")
             return Approval.objects.create(job=waiting, key="1", title="Ship")
+    if verb.name == "stop" and not allowed:
+        carry_out(verb, row.name, {}, by="bob", surface="python")
     if verb.name == "unlimit" and allowed:
         limit = next(one for one in VERBS if one.name == "limit")
         carry_out(limit, row.name, {"concurrency": 3}, by="bob", surface="python")
@@ -115,6 +133,7 @@ def comparable(verb: Verb, row: Any) -> dict[str, Any] | None:
         return None
     if verb.target == "queue":
         columns = ("concurrency", "rate", "per", "burst", "fair", "reason")
+        found["live"] = live_counts([row.name])[row.name]
         found["limit"] = Limit.objects.filter(key=f"queue {row.name}").values(*columns).first()
     same = {name: value for name, value in found.items() if name not in OWN and name.removesuffix("_id") not in OWN}
     if found.get("last_error"):
@@ -128,12 +147,21 @@ def audit_of(surface: str) -> dict[str, Any]:
     return {name: entry[name] for name in ("target", "verb", "given", "outcome")}
 
 
-@pytest.mark.parametrize("allowed", [True, False], ids=["done", "refused"])
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: f"{verb.name} {verb.target}")
+def name_of(verb: Verb) -> str:
+    return f"{verb.name} {verb.target}"
+
+
+CASES = [(verb, True) for verb in VERBS] + [(verb, False) for verb in VERBS if name_of(verb) not in NEVER_REFUSED]
+
+
+@pytest.mark.parametrize(
+    ("verb", "allowed"), CASES, ids=[f"{name_of(verb)}-{'done' if allowed else 'refused'}" for verb, allowed in CASES]
+)
 def test_every_surface_does_the_same_and_says_the_same(verb: Verb, allowed: bool) -> None:
     said = {name: SAID[name] for name in verb.takes if name in SAID}
-    if verb.name == "limit" and not allowed:
-        said["burst"] = "101"  # of a rate of 100
+    if not allowed:
+        said |= REFUSED.get(name_of(verb), {})
+        said = {name: value for name, value in said.items() if value}
     Queue.objects.create(name="other")
     seen: dict[str, Any] = {}
     for surface, door in DOORS.items():
@@ -146,11 +174,11 @@ def test_every_surface_does_the_same_and_says_the_same(verb: Verb, allowed: bool
             words = words.replace(one, "…")
         after = comparable(verb, row)
         assert (after != before) is allowed
-        seen[surface] = after, audit_of(surface), re.sub(r"since [\d: -]+ UTC", "since then", words)
+        seen[surface] = after, audit_of(surface), re.sub(r"since [\d: -]+ UTC|Known queues: .*", "…", words)
     first = seen["python"]
     assert first[1]["outcome"] == ("done" if allowed else "refused")
     assert first[1]["given"] == {
-        name: int(value) if name == "burst" else READ.get(name, value) for name, value in said.items()
+        name: int(value) if name in {"burst", "wait"} else READ.get(name, value) for name, value in said.items()
     }
     for surface, found in seen.items():
         assert found == first, surface

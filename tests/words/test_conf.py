@@ -67,6 +67,17 @@ def test_lengths_of_time_are_seconds_or_timedeltas() -> None:
         ("DEFAULT_QUEUE", "my queue", "must be a text that matches"),
         ("DEFAULT_QUEUE", ["default"], "must be a text that matches"),
         ("BACKOFF", 5, "must be a Backoff, not 5"),
+        ("RETENTION", 5, "must be a dictionary of queues, not 5"),
+        ("RETENTION", {7: {}}, "names of queues or '*' as its keys, not 7"),
+        ("RETENTION", {"mail": 5}, "must say of 'mail' how long jobs of each status are kept, not 5"),
+        ("RETENTION", {"mail": {"running": 5}}, "for cancelled, completed, expired, failed, not for 'running'"),
+        (
+            "RETENTION",
+            {"mail": {"failed": -1}},
+            "for 'mail' and failed 0 seconds to 100 years",
+        ),
+        ("RETENTION", {"mail": {"failed": float("nan")}}, "not nan"),
+        ("RETENTION", {"mail": {"failed": "1"}}, "not '1'"),
         ("CALL_BACKOFF", "exponential", "must be a Backoff, not 'exponential'"),
     ],
 )

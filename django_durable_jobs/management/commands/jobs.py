@@ -17,7 +17,7 @@ from ...durable.history import replay_history
 from ...errors import DurableJobsError, HistoryUnreadable
 from ...operations.history import export_history, history_text
 from ...rendering import safe_str, visible
-from .. import ordering
+from .. import enqueueing, ordering
 from ..preflight import refuse_unusable_settings
 
 QUIET: Final = 2.0
@@ -54,7 +54,8 @@ class Command(BaseCommand):
             verbs, "replay-check", self._check, "Check that today's code makes the calls of recorded histories."
         )
         check.add_argument("files", nargs="+", type=Path, metavar="FILE", help="What export-history wrote.")
-        ordering.declare(lambda name, run, text: self._verb(verbs, name, run, text), self._line)
+        for module in (ordering, enqueueing):
+            module.declare(lambda name, run, text: self._verb(verbs, name, run, text), self._line)
 
     def _line(self, text: str) -> None:
         self.stdout.write(text)

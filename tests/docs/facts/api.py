@@ -25,6 +25,10 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         *("JobHandle", "Status", "retry", "aretry", "cancel", "acancel", "blocked_by"),
         *("move_job", "amove_job", "change_priority", "achange_priority", "explain", "aexplain", "Explanation"),
     ),
+    "Whole queues": (
+        *("clear_queue", "aclear_queue", "drain_queue", "adrain_queue", "move_jobs", "amove_jobs"),
+        *("delete_queue", "adelete_queue"),
+    ),
     "Limits": (
         *("limit_queue", "alimit_queue", "unlimit_queue", "aunlimit_queue"),
         *("limit_key", "unlimit_key", "limit_fleet", "unlimit_fleet"),
@@ -32,7 +36,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Pause and resume": (
         *("pause", "apause", "resume", "aresume", "is_paused", "is_pausing", "paused_jobs"),
         *("pause_queue", "apause_queue", "resume_queue", "aresume_queue", "is_queue_paused", "paused_queues"),
-        *("pause_worker", "apause_worker", "resume_worker", "aresume_worker"),
+        *("pause_worker", "apause_worker", "resume_worker", "aresume_worker", "stop_worker", "astop_worker"),
     ),
     "Inside a job": ("call", "acall", "current_job", "JobContext", "NoRetry", "RetryAfter", "Snooze"),
     "Batches": ("Batch", "BatchProgress"),

@@ -197,6 +197,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "lease_expires_at": "after this time it counts as lost",
         "stopped_at": "when it ended in order",
         "lost_with": "how many jobs it held when it was found lost",
+        "stop_requested_at": "when it was asked to stop; it stops within a second",
         "paused_at": "since when it is paused",
         "pause_mode": "`graceful` or `aggressive`; empty unless paused, as the next two",
         "pause_reason": "why, in the words of who paused it",
