@@ -28,8 +28,8 @@ from .limits import limit_queue, unlimit_queue
 from .orders import LONGEST_BY, check_text
 from .pause import pause, resume
 from .queues import pause_queue, resume_queue
-from .retry import retry
-from .sayings import CHECKS, LONGEST_NAME
+from .retry import requeue, retry
+from .sayings import CHECKS, LONGEST_NAME, needed, why
 from .workers import pause_worker, resume_worker, stop_worker
 
 Target = Literal["job", "queue", "worker", "approval"]
@@ -89,11 +89,20 @@ VERBS: Final = (
     ),
     Verb(
         "job",
+        "requeue",
+        "retry_job",
+        _("Requeue"),
+        _("Have these jobs run again from the start? Calls that have a result are made again, too."),
+        lambda job, _by, _given: requeue(job),
+        statuses=TRANSITIONS["retry"].sources,
+    ),
+    Verb(
+        "job",
         "cancel",
         "cancel_job",
         _("Cancel"),
         _("Cancel these jobs and all their children? A running one is stopped at its next durable call."),
-        lambda job, by, given: cancel(job, reason=_why("cancelled", by, given), force=given.get("force", False)),
+        lambda job, by, given: cancel(job, reason=why("cancelled", by, given), force=given.get("force", False)),
         ("reason", "force"),
         OPEN,
     ),
@@ -103,7 +112,7 @@ VERBS: Final = (
         "move_job",
         _("Move"),
         _("Put these jobs into another queue?"),
-        lambda job, _by, given: move_job(job, _needed(given, "queue")),
+        lambda job, _by, given: move_job(job, needed(given, "queue")),
         ("queue", "reason"),
         MOVABLE,
     ),
@@ -113,7 +122,7 @@ VERBS: Final = (
         "move_job",
         _("Reprioritize"),
         _("Give these jobs another priority?"),
-        lambda job, _by, given: change_priority(job, _needed(given, "priority")),
+        lambda job, _by, given: change_priority(job, needed(given, "priority")),
         ("priority", "reason"),
         MOVABLE,
     ),
@@ -166,7 +175,7 @@ VERBS: Final = (
         "move_job",
         _("Move the jobs of"),
         _("Put all jobs of these queues that no worker holds into another queue?"),
-        lambda queue, _by, given: move_jobs(queue, _needed(given, "queue")),
+        lambda queue, _by, given: move_jobs(queue, needed(given, "queue")),
         ("queue", "reason"),
     ),
     Verb(
@@ -299,15 +308,3 @@ def _name_of(target: object) -> str:
         return target.name
     plain = getattr(target, "pk", target)
     return safe_str(parse_id(plain) or plain, LONGEST_NAME)
-
-
-def _needed(given: Mapping[str, Any], name: str) -> Any:
-    if name not in given:
-        raise OptionError(f"This order needs a {name}.")
-    return given[name]
-
-
-def _why(what: str, by: str, given: Mapping[str, Any]) -> str:
-    whom = f" by {by}" if by else " by an order"
-    reason = f": {given['reason']}" if given.get("reason") else ""
-    return f"{what}{whom}{reason}"

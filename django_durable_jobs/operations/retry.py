@@ -57,6 +57,20 @@ async def aretry(job: Identified | UUID | str, *, from_call: str | int | None = 
     await sync_to_async(retry)(job, from_call=from_call)
 
 
+def requeue(job: Identified | UUID | str) -> None:
+    """Have a job that could be retried run again from its start: nothing that its calls had recorded is used again.
+
+    ``retry`` goes on where the job was. This begins a new generation of checkpoints with the code as it is today; its
+    history of attempts stays, and what was recorded is kept with the old generation: ``retry(job, from_call=1)``.
+    """
+    retry(job, from_call=1)
+
+
+async def arequeue(job: Identified | UUID | str) -> None:
+    """Do what ``requeue`` does without blocking the event loop."""
+    await sync_to_async(requeue)(job)
+
+
 def _retry(this: JobQuerySet, job_id: UUID, from_call: str | int | None) -> int:
     hold_again(job_id)
     if from_call is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
@@ -67,3 +67,17 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "fair": lambda _name, value: YES_OR_NO.get(value, value) if isinstance(value, str) else value,
 }
 """What an order may say, and how that is read."""
+
+
+def needed(given: Mapping[str, Any], name: str) -> Any:
+    """Return what an order must say, or raise ``OptionError``."""
+    if name not in given:
+        raise OptionError(f"This order needs a {name}.")
+    return given[name]
+
+
+def why(what: str, by: str, given: Mapping[str, Any]) -> str:
+    """Say in one line who ordered something, and why."""
+    whom = f" by {by}" if by else " by an order"
+    reason = f": {given['reason']}" if given.get("reason") else ""
+    return f"{what}{whom}{reason}"

@@ -35,7 +35,7 @@ def test_nothing_said_is_nothing_written() -> None:
 
 
 def test_an_unknown_order_names_those_that_there_are() -> None:
-    with pytest.raises(OptionError, match="There are: pause, resume, retry, cancel, "):
+    with pytest.raises(OptionError, match="There are: pause, resume, retry, requeue, cancel, "):
         verb_of("job", "explode")
     with pytest.raises(OptionError, match="There are: none"):
         verb_of("universe", "pause")

@@ -22,7 +22,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Enqueue": ("enqueue", "aenqueue", "enqueue_many", "aenqueue_many", "get_job", "new_job_id"),
     "Change code, run again": ("Determinism", "fork", "afork", "export_history", "check_history"),
     "Look at jobs": (
-        *("JobHandle", "Status", "retry", "aretry", "cancel", "acancel", "blocked_by"),
+        *("JobHandle", "Status", "retry", "aretry", "requeue", "arequeue", "cancel", "acancel", "blocked_by"),
         *("move_job", "amove_job", "change_priority", "achange_priority", "explain", "aexplain", "Explanation"),
     ),
     "Whole queues": (
