@@ -32,6 +32,8 @@ urlpatterns = [
     path("v1/queues", views.Queues.as_view(), name="queues"),
     path("v1/workers", views.Workers.as_view(), name="workers"),
     path("v1/approvals", views.Approvals.as_view(), name="approvals"),
+    path("v1/batches", views.Batches.as_view(), name="batches"),
+    path("v1/batches/<str:key>", views.Detail.as_view(target="jobbatch"), name="batch"),
     path("v1/jobs/<str:key>/explain", views.Explain.as_view(), name="explain"),
     *(pattern for plural, target in _DETAILS.items() for pattern in _below(plural, target)),
 ]

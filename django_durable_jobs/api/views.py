@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
+from uuid import UUID
 
 from django.db.models import QuerySet
 from django.http import Http404
@@ -19,6 +20,7 @@ from ..ids import parse_id
 from ..models import Queue, Worker
 from ..operations import describe
 from ..operations.approvals import pending_approvals
+from ..operations.batches import batches
 from ..operations.catalogue import Target, carry_out, verb_of
 from ..operations.database import alias, can_be_asked_for, jobs
 from ..operations.explain import explain
@@ -91,11 +93,11 @@ def _status(value: str) -> dict[str, Any]:
     return {"status__in": names}
 
 
-def _id(name: str) -> Callable[[str], dict[str, Any]]:
+def _id(name: str, kind: str = "a job") -> Callable[[str], dict[str, Any]]:
     def read(value: str) -> dict[str, Any]:
         found = parse_id(value)
         if found is None:
-            raise OptionError(f"{name} must be the id of a job, not {safe_repr(value, 80)}.")
+            raise OptionError(f"{name} must be the id of {kind}, not {safe_repr(value, 80)}.")
         return {f"{name}_id": found}
 
     return read
@@ -156,6 +158,7 @@ class Jobs(ListView):
         "queue": exact("queue"),
         "definition": exact("definition"),
         "parent": _id("parent"),
+        "batch": _id("batch", "a batch"),
     }
 
     def rows(self) -> QuerySet[Any]:
@@ -184,10 +187,7 @@ class Jobs(ListView):
 
     def cursor(self, text: str) -> Any:
         """A job's id."""
-        found = parse_id(text)
-        if found is None:
-            raise ValueError(text)
-        return found
+        return UUID(text)
 
     def show(self, row: Any) -> dict[str, Any]:
         """The line of a list."""
@@ -206,6 +206,24 @@ class Workers(ListView):
     def show(self, row: Any) -> dict[str, Any]:
         """All of it."""
         return describe.worker(row)
+
+
+class Batches(ListView):
+    """``GET /v1/batches``."""
+
+    permission = "view_jobbatch"
+
+    def rows(self) -> QuerySet[Any]:
+        """All that retention keeps."""
+        return batches()
+
+    def cursor(self, text: str) -> Any:
+        """A batch's id."""
+        return UUID(text)
+
+    def show(self, row: Any) -> dict[str, Any]:
+        """All of it."""
+        return describe.batch(row)
 
 
 class Approvals(ListView):
@@ -238,7 +256,7 @@ class Queues(ManagementView):
 class Detail(ManagementView):
     """``GET /v1/{things}/{key}``."""
 
-    target: Target = "job"
+    target: Target | Literal["jobbatch"] = "job"
     """Given by the address."""
 
     def needed(self, _request: Request) -> str:

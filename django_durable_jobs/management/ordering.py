@@ -16,6 +16,7 @@ from ..errors import JobNotFound, OptionError
 from ..models import Queue, Worker
 from ..operations import describe
 from ..operations.approvals import pending_approvals
+from ..operations.batches import batches
 from ..operations.catalogue import VERBS, Verb, carry_out
 from ..operations.database import alias, jobs
 from ..operations.explain import explain
@@ -71,6 +72,7 @@ def declare(add: Callable[[str, Callable[..., None], str], argparse.ArgumentPars
         "list": (_jobs, "Show jobs, the newest first."),
         "queues": (lambda _given: describe.queues(Queue.objects.using(alias()).order_by("name")), "Show the queues."),
         "workers": (_workers, "Show the workers."),
+        "batches": (_batches, "Show the batches, the newest first."),
         "approvals": (_approvals, "Show what jobs ask people."),
     }
     for name, (find, text) in looks.items():
@@ -137,6 +139,10 @@ def _jobs(given: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _workers(_given: dict[str, Any]) -> list[dict[str, Any]]:
     return [describe.worker(row) for row in Worker.objects.using(alias()).with_state().order_by("-id")[:SHOWN]]
+
+
+def _batches(_given: dict[str, Any]) -> list[dict[str, Any]]:
+    return [describe.batch(row) for row in batches().order_by("-id")[:SHOWN]]
 
 
 def _approvals(_given: dict[str, Any]) -> list[dict[str, Any]]:

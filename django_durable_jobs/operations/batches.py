@@ -133,13 +133,14 @@ def close(batch_id: UUID) -> None:
 def look_after_commit(ids: Iterable[UUID | None]) -> None:
     """Look at these batches when the present transaction is committed; now if there is none."""
     found = {batch_id for batch_id in ids if batch_id is not None}
-    if found:
-        # Robust: the commit has happened, and the look can be made up for.
-        transaction.on_commit(partial(_look, found), using=alias(), robust=True)
+    if not found:
+        return
 
+    def after() -> None:
+        look(found)
 
-def _look(ids: Collection[UUID]) -> None:
-    look(ids)
+    # Robust: the commit has happened, and the look can be made up for. No partial: Django logs the name of what failed.
+    transaction.on_commit(after, using=alias(), robust=True)
 
 
 def look(ids: Collection[UUID]) -> int:

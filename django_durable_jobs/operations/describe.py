@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..ids import parse_id
-from ..models import Approval, Attempt, Job, Limit, Queue, Worker
+from ..models import Approval, Attempt, Job, JobBatch, Limit, Queue, Worker
 from ..states import Status
+from .batches import batches, members
 from .database import alias, can_be_asked_for, jobs
 from .limited_claim import QUEUE
 from .queues import live_counts
@@ -140,6 +141,21 @@ def approval(row: Approval, *, values: bool) -> dict[str, Any]:
     return {**found, "details": row.details} if values else found
 
 
+def batch(row: JobBatch) -> dict[str, Any]:
+    """Return a batch with its members by status, counted now."""
+    state = "open" if row.closed_at is None else "closed" if row.finished_at is None else "ended"
+    return {
+        "id": str(row.id),
+        "description": row.description,
+        "state": state,
+        "counts": members(row.id).counted_by("status"),
+        "callbacks": dict(row.enqueued),
+        "created_at": row.created_at,
+        "closed_at": row.closed_at,
+        "finished_at": row.finished_at,
+    }
+
+
 def find(target: str, key: str, *, values: bool) -> dict[str, Any] | None:
     """Return what is shown of one row; ``None`` when there is none."""
     if not can_be_asked_for(key):
@@ -158,4 +174,10 @@ def find(target: str, key: str, *, values: bool) -> dict[str, Any] | None:
             number = int(key) if key.isascii() and key.isdigit() and len(key) < len(str(2**63)) else 0
             asked = Approval.objects.using(alias()).filter(pk=number).first()
             return None if asked is None else approval(asked, values=values)
-    return None
+    return _find_batch(key) if target == "jobbatch" else None
+
+
+def _find_batch(key: str) -> dict[str, Any] | None:
+    batch_id = parse_id(key)
+    found = None if batch_id is None else batches().filter(id=batch_id).first()
+    return None if found is None else batch(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -404,3 +405,39 @@ async def test_from_async_code() -> None:
     assert await sync_to_async(lambda: (batch.progress, batch.status))() == ((0, 2), "closed")
     assert len((await batch.acancel()).cancelled) == 2
     assert await sync_to_async(lambda: (called(), batch.status))() == ({"on_complete": 1}, "ended")
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a transaction"])
+def test_a_look_that_fails_leaves_what_was_committed_and_is_made_up_for(
+    inside: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever ends a member gets no error for its batch: the worker would take it for its own."""
+
+    def fail(point: str) -> None:
+        if point == "before-batch":
+            raise ValueError("the look failed")
+
+    with opened() as batch:
+        batch.enqueue(noop, 1)
+    jobs = take()
+    with monkeypatch.context() as patched:
+        patched.setattr(batches, "fault", fail)
+        raised: list[Exception] = []
+        try:
+            with transaction.atomic() if inside else nullcontext():
+                end(*jobs)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it must not come out here
+            raised.append(error)
+    assert raised == []
+    assert "the look failed" in caplog.text
+    assert (batch.counts, called()) == ({"completed": 1}, Counter())
+    assert batches.look_forgotten() == 1
+    assert called() == {"on_complete": 1, "on_success": 1}
+
+
+def test_i27_a_member_that_is_taken_from_its_worker_by_force_ends_the_batch() -> None:
+    with opened() as batch:
+        handle = batch.enqueue(noop, 1)
+    take()
+    cancel(handle, force=True)
+    assert (batch.counts, called()) == ({"cancelled": 1}, {"on_complete": 1})

@@ -9,10 +9,12 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from django_durable_jobs import Batch
 from django_durable_jobs.ids import new_job_id
 from django_durable_jobs.models import Approval, AuditEntry, Queue
 from django_durable_jobs.operations.catalogue import VERBS
 from tests.factories import make_attempt, make_job, make_worker, present
+from tests.jobs import noop
 from tests.surfaces.people import client_of, staff
 
 pytestmark = pytest.mark.django_db
@@ -262,3 +264,21 @@ def test_f10_a_job_says_why_it_does_not_run() -> None:
     )
     assert get(client, f"jobs/{UNKNOWN}/explain")[0] == 404
     assert get(staff("retry_job"), f"jobs/{job.id}/explain")[0] == 403
+
+
+def test_batches_are_shown_with_their_members_by_status() -> None:
+    with Batch.open("newsletter") as ours:
+        member = ours.enqueue(noop, 1)
+    other = Batch.open("another")
+    noop.enqueue(2)
+    assert get(staff("view_job"), "batches")[0] == get(staff("view_job"), f"batches/{ours.id}")[0] == 403
+    client = staff("view_jobbatch", "view_job")
+    status, page = get(client, "batches", limit=1)
+    assert (status, [row["id"] for row in page["results"]]) == (200, [str(other.id)])
+    (row,) = get(client, "batches", cursor=page["next"])[1]["results"]
+    assert (row["id"], row["state"], row["counts"]) == (str(ours.id), "closed", {"pending": 1})
+    assert get(client, f"batches/{ours.id}") == (200, row)
+    assert [job["id"] for job in get(client, "jobs", batch=str(ours.id))[1]["results"]] == [str(member.id)]
+    assert [get(client, f"batches/{key}")[0] for key in (UNKNOWN, "x")] == [404, 404]
+    assert get(client, "batches", cursor="x")[0] == get(client, "jobs", batch="x")[0] == 400
+    assert post(client, "batches", {"definition": noop.name})[0] in {403, 405}

@@ -12,6 +12,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from django_durable_jobs import Batch
 from django_durable_jobs.clock import SystemClock
 from django_durable_jobs.management.commands import jobs
 from django_durable_jobs.models import AuditEntry, Job, Queue
@@ -229,5 +230,8 @@ def test_jobs_are_listed_and_one_is_inspected() -> None:
     assert "\x1b" not in shown
     assert json.loads(order("inspect", job.id, "--output", "json")[0])["queue"] == "mail"
     assert order("approvals")[0].strip() == "none"
+    assert order("batches")[0].strip() == "none"
+    batch = Batch.open("newsletter")
+    assert str(batch.id) in order("batches")[0]
     assert order("explain", job.id)[0].strip() == "ENDED: It has ended: it is failed."
     assert json.loads(order("explain", job.id, "--output", "json")[0])["code"] == "ENDED"
