@@ -9,7 +9,7 @@ from typing import Final
 
 from ..durable.context import JobContext
 from ..durable.frames import fields_of
-from ..errors import Interrupted
+from ..errors import Interrupted, Parking
 
 logger = logging.getLogger("django_durable_jobs.jobs")
 
@@ -35,3 +35,9 @@ async def end_tasks(context: JobContext) -> None:
         if tasks and (await asyncio.wait(tasks, timeout=LEFTOVER_TIME))[1]:
             fields = fields_of(context.row, context.worker_name)
             logger.warning("Calls of job %s do not end although they were cancelled", context.id, extra=fields)
+    for task in [parking.task for parking in context.parkings]:
+        if task is not None and task.done() and not task.cancelled():
+            # A wait that the code gave up is no error: once asked for, asyncio does not log it as forgotten.
+            error = task.exception()
+            if error is not None and not isinstance(error, Interrupted | Parking):
+                logger.error("A branch of job %s failed, and nobody looked", context.id, exc_info=error)
