@@ -7,7 +7,7 @@ import logging
 from contextlib import suppress
 from typing import Final
 
-from ..durable.context import JobContext
+from ..durable.context import JobContext, is_parking
 from ..durable.frames import fields_of
 from ..errors import Interrupted
 
@@ -35,3 +35,9 @@ async def end_tasks(context: JobContext) -> None:
         if tasks and (await asyncio.wait(tasks, timeout=LEFTOVER_TIME))[1]:
             fields = fields_of(context.row, context.worker_name)
             logger.warning("Calls of job %s do not end although they were cancelled", context.id, extra=fields)
+    for branch in [parking.task for parking in context.parkings]:
+        if branch is not None and branch.done() and not branch.cancelled():
+            # A wait that the code gave up is no error: once asked for, asyncio does not log it as forgotten.
+            error = branch.exception()
+            if error is not None and not (isinstance(error, Interrupted) or is_parking(error)):
+                logger.error("A branch of job %s failed, and nobody looked", context.id, exc_info=error)

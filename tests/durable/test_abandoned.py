@@ -1,0 +1,28 @@
+"""What async code leaves behind in a task that it never asks about."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+from django_durable_jobs import agather
+from django_durable_jobs.outcomes import Completed
+from tests.durable.family import double
+from tests.durable.running import COMMITS, Runner
+
+pytestmark = COMMITS
+
+
+def test_a_wait_that_the_code_gave_up_is_not_logged_as_an_error(
+    runner: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def gives_up() -> str:
+        await asyncio.wait([asyncio.ensure_future(agather(double.s(1)))])
+        return "done"
+
+    runner.enqueue(gives_up)
+    assert runner.attempt() == Completed('"done"')
+    gc.collect()
+    assert [line for line in caplog.messages if "never retrieved" in line] == []
