@@ -133,6 +133,9 @@ class Proxy:
             while (data := source.recv(65_536)) and look(data):
                 if source not in self._lost:
                     target.sendall(data)
+        if source in self._lost:
+            # That one side has ended is lost as well: a server ends a transaction that is idle for too long.
+            return
         for one in (source, target):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
