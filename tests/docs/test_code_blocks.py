@@ -36,6 +36,7 @@ def test_python_blocks_that_are_not_run_give_a_reason_and_are_python(page: Path)
         assert reason is None or len(reason.split()) > 2, f"{title(page)}:{block.line}: say why it is not run"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_command_lines_name_options_that_exist(page: Path) -> None:
     assert problems_of_commands(page) == []

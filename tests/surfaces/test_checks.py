@@ -55,6 +55,7 @@ def test_settings_that_are_no_dictionary_are_an_error() -> None:
         assert "E001" in found()
 
 
+@pytest.mark.once
 def test_without_time_zones_nothing_runs() -> None:
     """N55: the instants that jobs wait for would be local and ambiguous."""
     done = run("check", USE_TZ=False)
@@ -82,6 +83,7 @@ def test_a_lease_shorter_than_a_timeout_of_the_database_is_an_error(
         assert "E011" not in found()
 
 
+@pytest.mark.once
 def test_an_engine_that_is_not_supported_is_an_error() -> None:
     """N54: no SKIP LOCKED is known of it."""
     done = run("check", DATABASES={"odd": {"ENGINE": "django.db.backends.dummy"}}, DURABLE_JOBS={"DATABASE": "odd"})
@@ -141,6 +143,7 @@ def test_debug_is_a_warning_for_a_deployment(settings: Any) -> None:
     assert found(deploy=True) == ""
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("changes", "number"),
     [

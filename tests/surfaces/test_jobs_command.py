@@ -70,6 +70,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 # replay-check -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_each_history_is_a_line() -> None:
     """No database mark: none is needed."""
     files = [HISTORIES / f"{name}.json" for name in GOES_ON]
@@ -80,6 +81,7 @@ def test_each_history_is_a_line() -> None:
     assert err == ""
 
 
+@pytest.mark.once
 def test_histories_that_fail_are_named_with_the_reason_and_the_exit_code_is_1() -> None:
     files = [HISTORIES / f"{name}.json" for name in ("checkout", *CHANGED)]
     code, out, line = refused("replay-check", *files)
@@ -90,6 +92,7 @@ def test_histories_that_fail_are_named_with_the_reason_and_the_exit_code_is_1() 
     assert "gone.json: UnknownDefinition: No durable job is registered" in out
 
 
+@pytest.mark.once
 def test_what_cannot_be_read_is_a_line_each_and_the_exit_code_is_2(tmp_path: Path) -> None:
     binary, foreign = tmp_path / "binary", tmp_path / "package.json"
     binary.write_bytes(os.urandom(100))
@@ -126,6 +129,7 @@ def test_a_check_that_takes_longer_says_how_far_it_is(monkeypatch: pytest.Monkey
 # As a process -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -144,6 +148,7 @@ def test_wrong_words_are_one_line(words: list[str], line: str) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("settings", "line"), [({"LEESE": 30}, "Did you mean 'LEASE'?"), ({"DETERMINISM": "lax"}, "DETERMINISM")]
 )
@@ -154,6 +159,7 @@ def test_settings_that_cannot_be_used_are_one_line(settings: dict[str, Any], lin
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.once
 def test_histories_are_checked_where_there_is_no_database(tmp_path: Path) -> None:
     document = json.loads((HISTORIES / "gone.json").read_text())
     document["job"] |= {"definition": "tests.jobs.add", "payload": {"a": 1, "b": 2}}

@@ -14,6 +14,7 @@ from tests.databases import current_url, lane_of
 from tests.surfaces.checking import run
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
