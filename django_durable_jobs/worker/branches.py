@@ -40,4 +40,6 @@ async def end_tasks(context: JobContext) -> None:
             # A wait that the code gave up is no error: once asked for, asyncio does not log it as forgotten.
             error = branch.exception()
             if error is not None and not (isinstance(error, Interrupted) or is_parking(error)):
-                logger.error("A branch of job %s failed, and nobody looked", context.id, exc_info=error)
+                fields = fields_of(context.row, context.worker_name)
+                text = "A branch of job %s failed, and nobody looked"
+                logger.error(text, context.id, exc_info=error, extra=fields)
